@@ -1,0 +1,3 @@
+"""KrakenTX: a peer-to-peer Docker/OCI registry on Twisted."""
+
+__version__ = "0.1.0"

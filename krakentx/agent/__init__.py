@@ -1,0 +1,1 @@
+"""The registry on every host, a peer of the swarm."""

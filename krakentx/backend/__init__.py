@@ -1,0 +1,1 @@
+"""REMOTE STORES: where blobs and tags last."""

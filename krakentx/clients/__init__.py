@@ -1,0 +1,1 @@
+"""TYPED CLIENTS of the components' HTTP APIs."""

@@ -1,0 +1,1 @@
+"""YAML -> frozen attrs: extends, ${NAME:-default}, sizes and durations."""

@@ -1,0 +1,1 @@
+"""VALUES: digests, metainfo, bitfields, peers, names, errors. Standard library and attrs only."""

@@ -1,0 +1,184 @@
+"""MetaInfo: how a blob is cut into pieces, and the sum of each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from attrs import field, frozen
+from isal.isal_zlib import crc32, crc32_combine
+
+from krakentx.core.digest import Digest
+from krakentx.core.errors import InvalidInput
+from krakentx.core.peer import InfoHash
+
+MAX_PIECES = 1 << 20
+"""A blob of more pieces is refused: its bitfield would not fit the frame of a handshake anyway."""
+
+
+@frozen(slots=False)
+class MetaInfo:
+    """Piece length and CRC-32 sums of one blob.
+
+    Piece i covers bytes [i * piece_length, min((i + 1) * piece_length, length)); a blob of zero bytes has no piece.
+    """
+
+    digest: Digest
+    length: int
+    piece_length: int = field()
+    piece_sums: tuple[int, ...] = field(repr=False)
+
+    @piece_sums.validator
+    def _check(self, _attribute: object, value: tuple[int, ...]) -> None:
+        if self.length < 0 or self.piece_length <= 0:
+            raise InvalidInput("metainfo", f"length {self.length}, piece length {self.piece_length}")
+        expected = -(-self.length // self.piece_length)
+        if len(value) != expected or expected > MAX_PIECES:
+            raise InvalidInput("metainfo", f"{len(value)} piece sums for {expected} pieces")
+
+    @cached_property
+    def info_hash(self) -> InfoHash:
+        """SHA-1 of the bencoded dictionary of Length, Name, PieceLength, PieceSums."""
+        name = self.digest.hex
+        sums = "".join(f"i{n}e" for n in self.piece_sums)
+        bencoded = (
+            f"d6:Lengthi{self.length}e4:Name{len(name)}:{name}11:PieceLengthi{self.piece_length}e9:PieceSumsl{sums}ee"
+        )
+        return InfoHash(hashlib.sha1(bencoded.encode(), usedforsecurity=False).digest())
+
+    @property
+    def piece_count(self) -> int:
+        """Number of pieces; zero for an empty blob."""
+        return len(self.piece_sums)
+
+    def piece_size(self, piece: int) -> int:
+        """Bytes of one piece; zero for an index out of range."""
+        if not 0 <= piece < len(self.piece_sums):
+            return 0
+        return min(self.piece_length, self.length - piece * self.piece_length)
+
+    def offset(self, piece: int) -> int:
+        """Where a piece begins in the blob."""
+        return piece * self.piece_length
+
+    def pieces_of(self, start: int, stop: int) -> range:
+        """The pieces that cover bytes [start, stop)."""
+        if stop <= start:
+            return range(0)
+        return range(start // self.piece_length, -(-min(stop, self.length) // self.piece_length))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> MetaInfo:
+        """Read the metainfo JSON; unknown keys are ignored, `PieceSums` may be null.
+
+        Raises:
+            InvalidInput: not JSON, a key missing or of another type, sums that do not fit the length.
+        """
+        try:
+            value = json.loads(data)
+        except ValueError as error:
+            raise InvalidInput("metainfo", f"not JSON: {error}") from error
+        folded = _fold(value)
+        info = _fold(folded.get("info"))
+        sums = info.get("piecesums") or []
+        numbers = (info.get("length"), info.get("piecelength"))
+        if not isinstance(sums, list) or not all(type(n) is int and 0 <= n < 1 << 32 for n in sums):
+            raise InvalidInput("metainfo", "PieceSums must be an array of 32-bit sums")
+        if not all(type(n) is int for n in numbers) or not isinstance(info.get("name"), str):
+            raise InvalidInput("metainfo", "Info needs Length, PieceLength and Name")
+        return cls(Digest.from_hex(info["name"]), info["length"], info["piecelength"], tuple(sums))
+
+    def to_json(self) -> bytes:
+        """The compact form of the reference, keys in its order, no newline."""
+        info = {
+            "PieceLength": self.piece_length,
+            "PieceSums": list(self.piece_sums) or None,
+            "Name": self.digest.hex,
+            "Length": self.length,
+        }
+        return json.dumps({"Info": info}, separators=(",", ":")).encode()
+
+
+def _fold(value: object) -> dict[str, Any]:
+    """Lower-case the keys: the reference matches them without regard to case."""
+    if not isinstance(value, Mapping):
+        raise InvalidInput("metainfo", "expected an object with Info")
+    return {str(key).lower(): item for key, item in value.items()}
+
+
+@frozen
+class PieceLengths:
+    """The `piece_lengths` map: blobs of at least `size` bytes get pieces of `piece_length` bytes.
+
+    A blob below the smallest size uses the smallest entry. All origins of one ring must share the map, since a
+    different piece length makes a different swarm.
+    """
+
+    table: tuple[tuple[int, int], ...] = field(converter=lambda pairs: tuple(sorted(pairs)))
+
+    @table.validator
+    def _check(self, _attribute: object, value: Sequence[tuple[int, int]]) -> None:
+        if not value:
+            raise InvalidInput("piece_lengths", "the map is empty")
+        if any(size < 0 or length <= 0 for size, length in value):
+            raise InvalidInput("piece_lengths", "sizes must not be negative and piece lengths must be positive")
+
+    def choose(self, size_bytes: int) -> int:
+        """The piece length for a blob of that size."""
+        chosen = self.table[0][1]
+        for threshold, length in self.table:
+            if threshold > size_bytes:
+                break
+            chosen = length
+        return chosen
+
+    @property
+    def unit(self) -> int:
+        """The greatest length of which every piece length is a multiple."""
+        return math.gcd(*(length for _, length in self.table))
+
+
+class SumBuilder:
+    """Computes piece sums while bytes pass, before anyone knows how many will come.
+
+    The piece length depends on the size of the blob, which an upload tells only at its end: so sums are kept per
+    `unit` bytes and combined afterwards.
+    """
+
+    def __init__(self, lengths: PieceLengths) -> None:
+        self._lengths = lengths
+        self._unit = lengths.unit
+        self._sums: list[int] = []
+        self._crc = 0
+        self._filled = 0
+        self.length = 0
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Add the next bytes."""
+        view = memoryview(data)
+        self.length += len(view)
+        while view:
+            part = view[: self._unit - self._filled]
+            self._crc = crc32(part, self._crc)
+            self._filled += len(part)
+            view = view[len(part) :]
+            if self._filled == self._unit:
+                self._sums.append(self._crc)
+                self._crc = self._filled = 0
+
+    def finish(self, digest: Digest) -> MetaInfo:
+        """The metainfo of all bytes that passed."""
+        piece_length = self._lengths.choose(self.length)
+        sums = [*self._sums, self._crc] if self._filled else self._sums
+        per_piece = piece_length // self._unit
+        combined = []
+        for start in range(0, len(sums), per_piece):
+            total = sums[start]
+            for at in range(start + 1, min(start + per_piece, len(sums))):
+                total = crc32_combine(total, sums[at], min(self._unit, self.length - at * self._unit))
+            combined.append(total)
+        return MetaInfo(digest, self.length, piece_length, tuple(combined))

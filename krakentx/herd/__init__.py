@@ -1,0 +1,1 @@
+"""All central components in one process."""

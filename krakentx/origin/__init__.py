@@ -1,0 +1,1 @@
+"""Keeps blobs, seeds them, writes them back."""

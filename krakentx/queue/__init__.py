@@ -1,0 +1,1 @@
+"""PERSISTED RETRY: tasks that survive a restart."""

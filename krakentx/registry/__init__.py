@@ -1,0 +1,1 @@
+"""DISTRIBUTION API v2, one Klein app over IBlobs and ITags."""

@@ -1,0 +1,1 @@
+"""A MODEL: the Engine of `krakentx.swarm` over a modelled network."""

@@ -1,0 +1,1 @@
+"""DISK: content-addressed blobs, partial blobs, uploads, eviction."""

@@ -1,0 +1,162 @@
+"""What the Engine wants done, in order. The executor (`peer.Scheduler`, or a model) decides nothing of its own."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from krakentx.core.peer import InfoHash, PeerID, PeerInfo
+from krakentx.swarm.events import ConnID
+from krakentx.wire.messages import (
+    AnnouncePiece,
+    CancelPiece,
+    Complete,
+    Handshake,
+    PieceError,
+    PieceRequest,
+)
+
+
+@frozen
+class Announce:
+    """Tell the tracker of this torrent and ask for peers; answer with `PeersOffered` or `AnnounceFailed`."""
+
+    torrent: InfoHash
+    complete: bool
+
+
+@frozen
+class Dial:
+    """Open a connection; answer with `DialSucceeded` or `PeerLost` within `timeout_s`."""
+
+    conn: ConnID
+    torrent: InfoHash
+    peer: PeerInfo
+    timeout_s: float
+
+
+@frozen
+class Send:
+    """Write one message."""
+
+    conn: ConnID
+    message: Handshake | PieceRequest | AnnouncePiece | CancelPiece | PieceError | Complete
+
+
+@frozen
+class SendPiece:
+    """Queue the header and the bytes of one piece, straight from the file."""
+
+    conn: ConnID
+    torrent: InfoHash
+    index: int
+
+
+@frozen
+class ReceivePiece:
+    """Write the payload that was offered to its place in the partial blob; answer with `PieceArrived`."""
+
+    conn: ConnID
+    torrent: InfoHash
+    index: int
+
+
+@frozen
+class SkipPayload:
+    """Read the payload that was offered and drop it; no answer."""
+
+    conn: ConnID
+
+
+@frozen
+class Close:
+    """Close the connection; `PeerLost` with `Lost.LOCAL` follows."""
+
+    conn: ConnID
+    reason: str
+
+
+@frozen
+class Ban:
+    """For the log and the blacklist endpoint: the Engine will not use this peer for the torrent until then."""
+
+    torrent: InfoHash
+    peer: PeerID
+    until: float
+    reason: str
+
+
+@frozen
+class FetchFromOrigin:
+    """Get these pieces (ascending) by HTTP Range from the fallback sources.
+
+    Answer with `PieceFetched` for each that came, then one `FetchEnded` with the same tuple. While pieces come the
+    Engine waits; the executor ends a fetch in which no byte came for `stall_s`.
+    """
+
+    torrent: InfoHash
+    pieces: tuple[int, ...]
+    stall_s: float
+
+
+@frozen
+class VerifyBlob:
+    """Every piece is there: hash the whole, move it into the cache; answer with `BlobVerified` or `BlobCorrupt`."""
+
+    torrent: InfoHash
+
+
+@frozen
+class PieceReady:
+    """A piece may be read by streaming readers and is to be remembered as verified on disk."""
+
+    torrent: InfoHash
+    index: int
+    source: str  # "peer", "origin" or "http": for counters and the completion line
+
+
+@frozen
+class Finished:
+    """The blob is complete and verified. Seeding goes on."""
+
+    torrent: InfoHash
+
+
+@frozen
+class Failed:
+    """The download cannot go on, or made no progress for too long; readers get an error. What is on disk stays."""
+
+    torrent: InfoHash
+    reason: str
+
+
+@frozen
+class Forget:
+    """Nothing has happened to the torrent for a long time: close its files. It may be added again at any time."""
+
+    torrent: InfoHash
+
+
+@frozen
+class WakeAt:
+    """Send a `Tick` at this time. Replaces an earlier wish; at most one at the end of a list of effects."""
+
+    when: float
+
+
+Effect = (
+    Announce
+    | Dial
+    | Send
+    | SendPiece
+    | ReceivePiece
+    | SkipPayload
+    | Close
+    | Ban
+    | FetchFromOrigin
+    | VerifyBlob
+    | PieceReady
+    | Finished
+    | Failed
+    | Forget
+    | WakeAt
+)

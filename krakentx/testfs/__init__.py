@@ -1,0 +1,1 @@
+"""A file server that stands in for real storage."""

@@ -1,0 +1,1 @@
+"""HTTP PLUMBING shared by all endpoints."""

@@ -1,0 +1,1 @@
+"""BYTES <-> EVENTS: the peer wire without sockets and without a clock."""

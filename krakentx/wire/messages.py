@@ -1,0 +1,85 @@
+"""One frozen class per message of the peer wire (docs/wire.md).
+
+Values here are already plausible: indices and lengths are not negative, ids have their length. Whether an index
+exists in the torrent is for the Engine to say, which knows the metainfo.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from krakentx.core.bitfield import Bitfield
+from krakentx.core.digest import Digest
+from krakentx.core.peer import InfoHash, PeerID
+
+
+@frozen
+class Handshake:
+    """BITFIELD: the first message in either direction, and legal nowhere else.
+
+    `namespace` is set by the dialer only. `neighbours` are the peers that the sender is connected to for this torrent.
+    `features` are KrakenTX extensions (unknown protobuf fields >= 100), empty towards and from the reference.
+    """
+
+    peer_id: PeerID
+    digest: Digest
+    info_hash: InfoHash
+    bitfield: Bitfield
+    namespace: str = ""
+    neighbours: frozenset[PeerID] = frozenset()
+    features: frozenset[str] = frozenset()
+
+
+@frozen
+class PieceRequest:
+    """Asks for one whole piece: offset 0, length of that very piece."""
+
+    index: int
+    offset: int
+    length: int
+
+
+@frozen
+class PiecePayload:
+    """Header of a piece; exactly `length` raw bytes follow it on the wire."""
+
+    index: int
+    offset: int
+    length: int
+
+
+@frozen
+class AnnouncePiece:
+    """The sender now has this piece."""
+
+    index: int
+
+
+@frozen
+class CancelPiece:
+    """The sender no longer wants this piece. The reference ignores it; our own peers drop a queued upload."""
+
+    index: int
+
+
+@frozen
+class PieceError:
+    """ERROR code 0: the request for this piece failed."""
+
+    index: int
+    error: str
+
+
+@frozen
+class Complete:
+    """The sender has all pieces."""
+
+
+@frozen
+class Unknown:
+    """A type that we do not know: logged, and the connection lives on."""
+
+    type: int
+
+
+Message = Handshake | PieceRequest | PiecePayload | AnnouncePiece | CancelPiece | PieceError | Complete | Unknown
