@@ -49,7 +49,8 @@ class InvalidInput(KrakenError):
     """What a client sent cannot be understood.
 
     Args:
-        what: the kind of thing that is wrong: `digest`, `name`, `tag`, `manifest`, `range`, `upload`, `size`, `parameter`.
+        what: the kind of thing that is wrong: `digest`, `name`, `tag`, `manifest`, `range`, `upload`, `size`,
+            `parameter`.
         message: what is wrong with it.
     """
 

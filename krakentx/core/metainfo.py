@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -110,6 +110,10 @@ def _fold(value: object) -> dict[str, Any]:
     return {str(key).lower(): item for key, item in value.items()}
 
 
+def _ascending(pairs: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    return tuple(sorted(pairs))
+
+
 @frozen
 class PieceLengths:
     """The `piece_lengths` map: blobs of at least `size` bytes get pieces of `piece_length` bytes.
@@ -118,7 +122,7 @@ class PieceLengths:
     different piece length makes a different swarm.
     """
 
-    table: tuple[tuple[int, int], ...] = field(converter=lambda pairs: tuple(sorted(pairs)))
+    table: tuple[tuple[int, int], ...] = field(converter=_ascending)
 
     @table.validator
     def _check(self, _attribute: object, value: Sequence[tuple[int, int]]) -> None:

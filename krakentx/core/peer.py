@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 from attrs import frozen
+from typing_extensions import Self
 
 from krakentx.core.errors import InvalidInput
 

@@ -66,7 +66,7 @@ class ITags(Protocol):
     async def put(self, repo: str, tag: str, digest: Digest) -> None:
         """Point the tag at a manifest; after this returns every look-up gives it. Raises: Unavailable."""
 
-    async def list(self, repo: str) -> list[str]:
+    async def tags(self, repo: str) -> list[str]:
         """All tags, sorted by bytes. Raises: NotFound (no such repository), Unavailable."""
 
     async def repositories(self) -> list[str]:

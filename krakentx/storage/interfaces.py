@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from attrs import frozen
+from typing_extensions import Self
 
 from krakentx.core.bitfield import Bitfield
 from krakentx.core.digest import Digest
