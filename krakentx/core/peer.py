@@ -183,6 +183,14 @@ class PeerContext:
         return PeerInfo(self.peer_id, self.ip, self.port, self.origin, complete, self.zone)
 
 
+@frozen
+class AnnounceAnswer:
+    """The tracker's hand-out."""
+
+    peers: tuple[PeerInfo, ...]
+    interval_s: float
+
+
 def format_address(host: str, port: int) -> str:
     """`host:port`, an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"

@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from attrs import frozen
-
 from krakentx.core.digest import Digest
 from krakentx.core.metainfo import MetaInfo
-from krakentx.core.peer import InfoHash, PeerInfo
+from krakentx.core.peer import AnnounceAnswer, InfoHash
 
-
-@frozen
-class AnnounceAnswer:
-    """The tracker's hand-out."""
-
-    peers: tuple[PeerInfo, ...]
-    interval_s: float
+__all__ = ["AnnounceAnswer", "IAnnouncer", "IFallback", "IMetaInfoSource"]
 
 
 class IAnnouncer(Protocol):
