@@ -216,7 +216,7 @@ def parse_address(text: str, default_port: int | None = None) -> tuple[str, int]
         if default_port is None:
             raise InvalidInput("address", f"{text!r} has no port; write host:port")
         return host, default_port
-    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    if not port.isascii() or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
         raise InvalidInput("address", f"{text!r}: the port must be a number from 1 to 65535")
     return host, int(port)
 
