@@ -53,7 +53,10 @@ class SendPiece:
 
 @frozen
 class ReceivePiece:
-    """Write the payload that was offered to its place in the partial blob; answer with `PieceArrived`."""
+    """Write the payload that was offered to its place in the partial blob; answer with `PieceArrived`.
+
+    A piece has one writer at a time: it is never granted to two connections, nor to one while a fetch holds it.
+    """
 
     conn: ConnID
     torrent: InfoHash
@@ -69,7 +72,10 @@ class SkipPayload:
 
 @frozen
 class Close:
-    """Close the connection; `PeerLost` with `Lost.LOCAL` follows."""
+    """Close the connection; `PeerLost` with `Lost.LOCAL` follows.
+
+    Nothing more is written to the partial blob for it, and no other event of it is delivered.
+    """
 
     conn: ConnID
     reason: str
@@ -100,7 +106,10 @@ class FetchFromOrigin:
 
 @frozen
 class VerifyBlob:
-    """Every piece is there: hash the whole, move it into the cache; answer with `BlobVerified` or `BlobCorrupt`."""
+    """Every piece is there: hash the whole, move it into the cache.
+
+    Answer with `BlobVerified`, `BlobCorrupt` (then nothing of it counts as verified any more) or `StorageFailed`.
+    """
 
     torrent: InfoHash
 
@@ -123,7 +132,10 @@ class Finished:
 
 @frozen
 class Failed:
-    """The download cannot go on, or made no progress for too long; readers get an error. What is on disk stays."""
+    """The download cannot go on, or made no progress for too long; readers get an error.
+
+    The Engine has forgotten the torrent: its files are closed, what is on disk stays. It may be added again.
+    """
 
     torrent: InfoHash
     reason: str

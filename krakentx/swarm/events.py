@@ -52,7 +52,9 @@ class FetchProblem(Enum):
 class TorrentAdded:
     """A blob to download (`wanted`), to seed, or to hold in part for others.
 
-    Adding a torrent that is there already only raises `wanted`.
+    With every piece there, `wanted` tells a partial blob that was never hashed as a whole (`VerifyBlob` follows; also
+    for a blob of zero pieces) from one that lies in the cache. Adding a torrent that is there already only raises
+    `wanted`, except that a complete one whose file has gone (`have` is not full) begins anew.
     """
 
     meta: MetaInfo
@@ -124,7 +126,10 @@ class PayloadOffered:
 
 @frozen
 class PieceArrived:
-    """A piece granted by `ReceivePiece` is on disk; `good` says whether its sum matches."""
+    """A piece granted by `ReceivePiece` is on disk; `good` says whether its sum matches.
+
+    It does not come for a connection that was lost or closed midway: then nothing of the piece counts.
+    """
 
     conn: ConnID
     index: int
@@ -193,7 +198,10 @@ class ReaderGone:
 
 @frozen
 class PieceFetched:
-    """One piece of a `FetchFromOrigin` is on disk and its sum matches."""
+    """One piece of a `FetchFromOrigin` is on disk and its sum matches.
+
+    A piece that is not part of the fetch must not be written: a connection may be writing it.
+    """
 
     torrent: InfoHash
     index: int
