@@ -26,7 +26,7 @@ def parse_duration(value: object) -> float:
     Raises:
         InvalidInput: anything else; a number without a unit is refused, since its unit would be a guess.
     """
-    if type(value) is int and value == 0 or value == "0":
+    if value == "0" or (type(value) is int and value == 0):
         return 0.0
     text = str(value)
     parts = _DURATION.findall(text)

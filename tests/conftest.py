@@ -1,0 +1,49 @@
+"""Fixtures and rules for all tests."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+
+_CLIENTS_REQUIRED = os.environ.get("KRAKEN_REQUIRE_CLIENTS") == "1"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+    """Under KRAKEN_REQUIRE_CLIENTS=1 a test that skips itself fails: that machine is meant to have every program."""
+    report = yield
+    if _CLIENTS_REQUIRED and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason} (KRAKEN_REQUIRE_CLIENTS=1 allows no skip)"
+    return report
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Time that moves only when told."""
+    return Clock()
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    """Randomness that is the same in every run."""
+    return random.Random(20240)
+
+
+@pytest.fixture
+def logs() -> Iterator[list[LogEvent]]:
+    """The log events of the test; it fails when one of them is an error that the test did not take out."""
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        yield events
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    errors = [event for event in events if event.get("log_level") in (LogLevel.error, LogLevel.critical)]
+    assert errors == []
