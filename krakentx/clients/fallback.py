@@ -1,0 +1,147 @@
+"""Single pieces over HTTP, from origins or from a registry, when peers give nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+from urllib.parse import quote
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from krakentx.clients.hosts import HostPool
+from krakentx.clients.origin import OriginClient, escape
+from krakentx.clients.polling import poll
+from krakentx.clients.ranges import download_range
+from krakentx.core.digest import Digest
+from krakentx.core.errors import NotFound, Unavailable
+from krakentx.core.metainfo import MetaInfo
+from krakentx.web.client import HttpClient
+
+Kind = Literal["origin", "registry"]
+
+_ACCEPT = ", ".join(
+    (
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "*/*",
+    )
+)
+
+
+@define
+class HttpFallback:
+    """An `IFallback` over a list of hosts, each of which may be an origin or a registry.
+
+    What a host is shows when it is asked: a registry answers `/v2/`. Hosts in trouble are asked last.
+    """
+
+    http: HttpClient
+    pool: HostPool
+    clock: IReactorTime
+    _kinds: dict[str, Kind] = field(factory=dict, init=False)
+
+    log = Logger()
+
+    async def fetch(
+        self, namespace: str, digest: Digest, start: int, stop: int, receive: Callable[[bytes], None], stall_s: float
+    ) -> None:
+        """Get bytes [start, stop) and hand them on in order, exactly as many.
+
+        Raises:
+            Unavailable: no source, or no byte for `stall_s`. NotFound: every source says that it has no such blob.
+        """
+        at = start
+
+        def count(part: bytes) -> None:
+            nonlocal at
+            at += len(part)
+            receive(part)
+
+        missing, reasons = 0, []
+        hosts = await self.pool.shuffled()
+        for host in hosts:
+            try:
+                await self._from(host, namespace, digest, at, stop, count, stall_s)
+            except NotFound:
+                missing += 1
+            except Unavailable as error:
+                self.pool.health.failed(host)
+                self._kinds.pop(host, None)
+                reasons.append(f"{host}: {error.reason}")
+            else:
+                self.pool.health.passed(host)
+                return
+        if missing == len(hosts):
+            raise NotFound("blob", digest)
+        raise Unavailable("every fallback", "; ".join(reasons))
+
+    async def metainfo(self, namespace: str, digest: Digest, stall_s: float = 10.0) -> MetaInfo:
+        """How the blob is cut into pieces, from whichever host is an origin.
+
+        Raises:
+            NotFound, Unavailable.
+        """
+        missing, reasons = 0, []
+        hosts = await self.pool.shuffled()
+        for host in hosts:
+            origin = OriginClient(self.http, host)
+            try:
+                if await self._kind(host, stall_s) == "registry":
+                    reasons.append(f"{host}: is a registry, which has no metainfo")
+                    continue
+                meta = await poll(
+                    lambda origin=origin: origin.metainfo(namespace, digest),  # type: ignore[misc]  # bound now
+                    clock=self.clock,
+                    host=host,
+                    limit_s=900.0,
+                )
+            except NotFound:
+                missing += 1
+            except Unavailable as error:
+                self.pool.health.failed(host)
+                reasons.append(f"{host}: {error.reason}")
+            else:
+                return meta
+        if missing == len(hosts):
+            raise NotFound("blob", digest)
+        raise Unavailable("every fallback", "; ".join(reasons))
+
+    async def _kind(self, host: str, timeout_s: float) -> Kind:
+        kind = self._kinds.get(host)
+        if kind is None:
+            response = await self.http.request(
+                "GET", f"http://{host}/v2/", ok=(200, 401, 404, 405), timeout_s=min(timeout_s, 5.0)
+            )
+            kind = self._kinds[host] = "registry" if response.status in (200, 401) else "origin"
+        return kind
+
+    async def _from(
+        self,
+        host: str,
+        namespace: str,
+        digest: Digest,
+        start: int,
+        stop: int,
+        receive: Callable[[bytes], None],
+        stall_s: float,
+    ) -> None:
+        if await self._kind(host, stall_s) == "origin":
+            url = f"http://{host}/namespace/{escape(namespace)}/blobs/{digest}"
+            await poll(
+                lambda: download_range(self.http, host, url, digest, start, stop, receive, stall_s),
+                clock=self.clock,
+                host=host,
+                limit_s=stall_s,
+            )
+            return
+        repo = quote(namespace, safe="/")
+        try:
+            url = f"http://{host}/v2/{repo}/blobs/{digest}"
+            await download_range(self.http, host, url, digest, start, stop, receive, stall_s)
+        except NotFound:  # a registry keeps manifests apart from blobs
+            url = f"http://{host}/v2/{repo}/manifests/{digest}"
+            await download_range(self.http, host, url, digest, start, stop, receive, stall_s, {"Accept": _ACCEPT})

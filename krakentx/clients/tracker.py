@@ -1,0 +1,180 @@
+"""Client of the tracker: announces, and metainfo."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+from attrs import define, field, frozen
+from twisted.internet.interfaces import IReactorTime
+
+from krakentx.clients.hosts import HostPool, first_answer
+from krakentx.clients.polling import poll
+from krakentx.core.digest import Digest
+from krakentx.core.errors import InvalidInput, NotFound, Pending, Unavailable
+from krakentx.core.metainfo import MetaInfo
+from krakentx.core.peer import AnnounceAnswer, InfoHash, PeerContext, PeerID, PeerInfo
+from krakentx.web.client import HttpClient
+
+MAX_LOST = 50
+"""Most dead peers that one announce tells of."""
+
+_NS = 1_000_000_000
+
+
+@frozen
+class TrackerTimeouts:
+    """Deadlines in seconds."""
+
+    announce_s: float = 5.0
+    metainfo_s: float = 10.0
+    pending_s: float = 900.0
+
+
+def encode_announce(
+    context: PeerContext, digest: Digest, info_hash: InfoHash, *, complete: bool, extra: dict[str, Any]
+) -> bytes:
+    """The body of an announce; keys of `extra` are ours and ignored by the reference."""
+    body = {
+        "name": digest.hex,
+        "digest": str(digest),
+        "info_hash": info_hash.to_json(),
+        "peer": context.as_peer(complete=complete).to_json(),
+        **extra,
+    }
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def decode_answer(data: bytes) -> AnnounceAnswer:
+    """Read the tracker's answer. A peer that cannot be read is left out: one bad entry must not hide the others.
+
+    Raises:
+        InvalidInput: not JSON, or not an answer.
+    """
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise InvalidInput("announce", f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidInput("announce", "expected an object")
+    interval = value.get("interval")
+    entries = value.get("peers") or []
+    if type(interval) is not int or not isinstance(entries, list):
+        raise InvalidInput("announce", "expected `peers` and `interval`")
+    peers = []
+    for entry in entries:
+        try:
+            peers.append(PeerInfo.from_json(entry))
+        except InvalidInput:
+            continue
+    return AnnounceAnswer(tuple(peers), max(0, interval) / _NS)
+
+
+@define
+class TrackerClient:
+    """The trackers of a ring, as a peer sees them: an `IAnnouncer` and an `IMetaInfoSource`.
+
+    Args:
+        context: who announces.
+        trackers: asked in the order of the ring; the next one when one is silent or in trouble.
+    """
+
+    http: HttpClient
+    trackers: HostPool
+    context: PeerContext
+    clock: IReactorTime
+    timeouts: TrackerTimeouts = TrackerTimeouts()
+    _lost: dict[InfoHash, dict[PeerID, None]] = field(factory=dict, init=False)
+
+    def report_lost(self, info_hash: InfoHash, peer: PeerID) -> None:
+        """Tell the tracker with the next announce that this peer could not be reached."""
+        lost = self._lost.setdefault(info_hash, {})
+        if len(lost) < MAX_LOST:
+            lost[peer] = None
+
+    async def announce(self, digest: Digest, info_hash: InfoHash, *, complete: bool) -> AnnounceAnswer:
+        """Tell of ourselves and ask for peers.
+
+        Raises:
+            Unavailable: no tracker answered within its deadline.
+        """
+        lost = self._lost.pop(info_hash, {})
+        extra: dict[str, Any] = {"renews": True}
+        if lost:
+            extra["failed_peers"] = [peer.to_json() for peer in lost]
+        return await self._announce(digest, info_hash, complete=complete, extra=extra)
+
+    async def leave(self, digest: Digest, info_hash: InfoHash) -> None:
+        """Tell the tracker that we no longer give this blob.
+
+        Raises:
+            Unavailable: no tracker answered within its deadline.
+        """
+        self._lost.pop(info_hash, None)
+        await self._announce(digest, info_hash, complete=True, extra={"stopped": True})
+
+    async def _announce(
+        self, digest: Digest, info_hash: InfoHash, *, complete: bool, extra: dict[str, Any]
+    ) -> AnnounceAnswer:
+        body = encode_announce(self.context, digest, info_hash, complete=complete, extra=extra)
+
+        async def ask(host: str) -> AnnounceAnswer:
+            response = await self.http.request(
+                "POST", f"http://{host}/announce/{info_hash}", body=body, timeout_s=self.timeouts.announce_s
+            )
+            try:
+                return decode_answer(response.body)
+            except InvalidInput as error:
+                raise Unavailable(host, error.message) from error
+
+        return await first_answer(await self.trackers.owners(digest), ask, self.trackers.health)
+
+    async def metainfo(self, namespace: str, digest: Digest) -> MetaInfo:
+        """How the blob is cut into pieces.
+
+        While an origin fetches the blob from its backend this waits, asking again.
+
+        Raises:
+            NotFound: no backend has the blob. Unavailable: no tracker, or no origin behind it, could tell.
+        """
+        path = f"/namespace/{quote(namespace, safe='')}/blobs/{digest}/metainfo"
+
+        async def once(host: str) -> MetaInfo:
+            response = await self.http.request(
+                "GET", f"http://{host}{path}", timeout_s=self.timeouts.metainfo_s, ok=(200, 202, 404)
+            )
+            return read_metainfo(host, digest, response.status, response.body)
+
+        async def ask(host: str) -> MetaInfo:
+            return await poll(lambda: once(host), clock=self.clock, host=host, limit_s=self.timeouts.pending_s)
+
+        return await first_answer(await self.trackers.owners(digest), ask, self.trackers.health)
+
+    async def readiness(self, digest: Digest) -> None:
+        """Ask the first tracker of the ring whether it is ready.
+
+        Raises:
+            Unavailable: it is not.
+        """
+        host = (await self.trackers.owners(digest))[0]
+        await self.http.request("GET", f"http://{host}/readiness", timeout_s=self.timeouts.announce_s)
+
+
+def read_metainfo(host: str, digest: Digest, status: int, body: bytes) -> MetaInfo:
+    """Read the answer to a question for metainfo, of a tracker or of an origin.
+
+    Raises:
+        NotFound, Pending: as the status says. Unavailable: the body cannot be read, or is of another blob.
+    """
+    if status == 202:
+        raise Pending(f"{host} is fetching {digest}")
+    if status == 404:
+        raise NotFound("blob", digest)
+    try:
+        meta = MetaInfo.from_json(body)
+    except InvalidInput as error:
+        raise Unavailable(host, error.message) from error
+    if meta.digest != digest:
+        raise Unavailable(host, f"answered with the metainfo of {meta.digest}")
+    return meta
