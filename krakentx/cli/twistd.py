@@ -23,7 +23,7 @@ import resource
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -154,7 +154,7 @@ class ComponentOptions(usage.Options):
         self._log.info(
             "kraken-{component} keeps its data in {data_dir}", component=self.component, data_dir=data_dir or "memory"
         )
-        return _Plain(inner, run_plain(lambda: self._observer(data_dir)))
+        return _Plain(inner, run_plain(lambda: self._observer(data_dir)), self.parent or {})
 
     def try_ports(self, config: Any) -> None:
         """Bind every port for a moment, while an error still reaches the terminal.
@@ -239,9 +239,12 @@ class ComponentOptions(usage.Options):
 class _Plain(MultiService):
     """Holds the component's service; brings its log observer to twistd, and fails to start in one line."""
 
-    def __init__(self, inner: IService, observer: ILogObserver | None) -> None:
+    _log = Logger()
+
+    def __init__(self, inner: IService, observer: ILogObserver | None, twistd: Mapping[str, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._observer = observer
+        self._twistd = twistd
         inner.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def setServiceParent(self, parent: Any) -> None:
@@ -250,30 +253,35 @@ class _Plain(MultiService):
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
-        run_plain(super().privilegedStartService)
+        run_plain(super().privilegedStartService, self._fail)
 
     def startService(self) -> None:
-        run_plain(super().startService)
+        run_plain(super().startService, self._fail)
+
+    def _fail(self, message: str) -> NoReturn:
+        self._log.critical("{message}", message=message)
+        if "statusPipe" in self._twistd:  # detached already: twistd in the terminal waits for word on this pipe
+            os.write(self._twistd["statusPipe"], b"1 " + message.encode())
+        die(message)
 
 
-def run_plain(do: Callable[[], Any]) -> Any:
-    """`do()`, where an error that the operator can mend becomes one line on stderr and exit code 1."""
+def run_plain(do: Callable[[], Any], fail: Callable[[str], NoReturn] | None = None) -> Any:
+    """`do()`, where an error that the operator can mend is told by `fail`: by default one line and exit code 1."""
+    fail = fail or die
     try:
         return do()
     except KrakenError as error:
-        die(str(error))
+        fail(str(error))
     except CannotListenError as error:
         reason = getattr(error.socketError, "strerror", None) or error.socketError
-        die(f"cannot listen on port {error.port}: {reason}; stop what uses it, or choose another port")
+        fail(f"cannot listen on port {error.port}: {reason}; stop what uses it, or choose another port")
     except OSError as error:
-        die(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 def die(message: str) -> NoReturn:
-    """Say `message` in one line and exit with code 1; into the log too, for when the terminal is gone."""
-    line = " ".join(message.split())
-    Logger(namespace="krakentx.cli").critical("{line}", line=line)
-    print(f"error: {line}", file=sys.__stderr__, flush=True)
+    """Say `message` in one line on stderr and exit with code 1."""
+    print(f"error: {' '.join(message.split())}", file=sys.__stderr__, flush=True)
     raise SystemExit(1)
 
 
