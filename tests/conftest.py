@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+
+# Examples are small, yet a busy machine may stall any of them: a deadline would only make tests flicker.
+settings.register_profile("krakentx", deadline=None)
+settings.load_profile("krakentx")
 
 _CLIENTS_REQUIRED = os.environ.get("KRAKEN_REQUIRE_CLIENTS") == "1"
 
@@ -22,6 +28,21 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
         report.outcome = "failed"
         report.longrepr = f"{reason} (KRAKEN_REQUIRE_CLIENTS=1 allows no skip)"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many vectors of the reference were checked: a test counts one by `record_property("vectors", table)`."""
+    counts = Counter(
+        str(value)
+        for report in terminalreporter.stats.get("passed", [])
+        if getattr(report, "when", None) == "call"
+        for name, value in report.user_properties
+        if name == "vectors"
+    )
+    if counts:
+        tables = ", ".join(f"{table} {count}" for table, count in sorted(counts.items()))
+        terminalreporter.write_sep("-", "vectors of the reference")
+        terminalreporter.write_line(f"{sum(counts.values())} checks passed: {tables}")
 
 
 @pytest.fixture

@@ -66,9 +66,10 @@ class MetaInfo:
 
     def pieces_of(self, start: int, stop: int) -> range:
         """The pieces that cover bytes [start, stop)."""
+        stop = min(stop, self.length)
         if stop <= start:
             return range(0)
-        return range(start // self.piece_length, -(-min(stop, self.length) // self.piece_length))
+        return range(start // self.piece_length, -(-stop // self.piece_length))
 
     @classmethod
     def from_json(cls, data: bytes) -> MetaInfo:
