@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
+import pytest_twisted
+import treq
+from attrs import frozen
 from hypothesis import settings
+from twisted.application.service import IService
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.web.client import Agent
+from twisted.web.http_headers import Headers
 
 # Examples are small, yet a busy machine may stall any of them: a deadline would only make tests flicker.
 settings.register_profile("krakentx", deadline=None)
@@ -68,3 +76,49 @@ def logs() -> Iterator[list[LogEvent]]:
         globalLogPublisher.removeObserver(events.append)
     errors = [event for event in events if event.get("log_level") in (LogLevel.error, LogLevel.critical)]
     assert errors == []
+
+
+Start = Callable[[Any], Awaitable[Any]]
+
+
+@pytest_twisted.async_yield_fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts a service and gives it back; all of them are stopped at the end of the test, the last one first."""
+    running: list[IService] = []
+
+    async def run(service: Any) -> Any:
+        running.append(service)
+        service.privilegedStartService()
+        await maybeDeferred(service.startService)
+        return service
+
+    yield run
+    for service in reversed(running):
+        await maybeDeferred(service.stopService)
+
+
+@frozen
+class Answer:
+    """What a server said."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+Fetch = Callable[..., Awaitable[Answer]]
+
+
+@pytest.fixture
+def fetch() -> Fetch:
+    """`await fetch(method, url, data=..., headers=...)` over a real socket; redirects are not followed."""
+    from twisted.internet import reactor
+
+    async def ask(method: str, url: str, *, data: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
+        client = treq.client.HTTPClient(Agent(reactor))
+        response = await client.request(
+            method, url, data=data, headers=headers, timeout=20, allow_redirects=False, unbuffered=True
+        )
+        return Answer(response.code, response.headers, await response.content())
+
+    return ask
