@@ -8,6 +8,7 @@ the YAML key is the field's name unless `key` says otherwise; a field whose type
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Any
 
 import attrs
@@ -46,7 +47,7 @@ def parse_size(value: object) -> int:
     match = _SIZE.fullmatch(str(value).strip())
     if not match or type(value) not in (str, int):
         raise InvalidInput("size", f"{value!r}; write it like 512KB, 4MB or 50G")
-    return int(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
+    return int(Fraction(match[1]) * 1024 ** _POWERS[match[2].lower()])
 
 
 def duration(default: str, *, key: str | None = None) -> Any:

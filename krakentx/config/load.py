@@ -93,19 +93,24 @@ def _read(cls: type, path: Path, env: Mapping[str, str], chain: tuple[Path, ...]
         tree = {}
     if not isinstance(tree, dict):
         raise ConfigError("must hold keys and values, like `port: 15003`", path)
-    parent = tree.pop("extends", None)
-    if parent is not None and not isinstance(parent, str):
-        raise ConfigError("extends: must be the path of one YAML file", path)
+
+    def read_other(kind: type, key: str, name: object) -> dict[Any, Any]:
+        place = f"{next(k.where for k in tree if k == key)}: {key}"
+        if not isinstance(name, str):
+            raise ConfigError("must be the path of one YAML file", place)
+        other = path.parent / name
+        if not other.exists():
+            raise ConfigError(f"there is no file {other}", place)
+        return _read(kind, other, env, (*chain, identity), unused)
+
+    below = read_other(cls, "extends", tree["extends"]) if tree.get("extends") is not None else {}
+    tree.pop("extends", None)
     _drop_unused(cls, tree, "", unused)
     hints = get_type_hints(cls)
     for field in attrs.fields(cls):
         key = yaml_key(field)
-        value = tree.get(key)
-        if isinstance(value, str) and attrs.has(hints[field.name]):
-            tree[key] = _read(hints[field.name], path.parent / value, env, (*chain, identity), unused)
-    if parent is None:
-        return tree
-    below = _read(cls, path.parent / parent, env, (*chain, identity), unused)
+        if isinstance(tree.get(key), str) and attrs.has(hints[field.name]):
+            tree[key] = read_other(hints[field.name], key, tree[key])
     _merge(below, tree)
     return below
 
