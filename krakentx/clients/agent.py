@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from urllib.parse import quote
 
 from attrs import frozen
@@ -10,7 +9,7 @@ from attrs import frozen
 from krakentx.clients.ranges import download_range
 from krakentx.core.digest import Digest
 from krakentx.core.errors import InvalidInput, NotFound, Unavailable
-from krakentx.web.client import HttpClient
+from krakentx.web.client import HttpClient, Receive
 
 
 @frozen
@@ -45,7 +44,7 @@ class AgentClient:
         except (InvalidInput, UnicodeDecodeError) as error:
             raise Unavailable(self.host, f"answered with no digest: {error}") from error
 
-    async def download(self, namespace: str, digest: Digest, receive: Callable[[bytes], None]) -> None:
+    async def download(self, namespace: str, digest: Digest, receive: Receive) -> None:
         """The bytes of a blob, in order. Raises: NotFound."""
         url = f"http://{self.host}/namespace/{quote(namespace, safe='')}/blobs/{digest}"
         await download_range(self.http, self.host, url, digest, 0, None, receive, self.stall_s)

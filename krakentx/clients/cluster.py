@@ -18,7 +18,7 @@ from krakentx.core.digest import Digest
 from krakentx.core.errors import NotFound, TooLarge, Unavailable
 from krakentx.core.metainfo import MetaInfo
 from krakentx.core.peer import PeerContext
-from krakentx.web.client import HttpClient
+from krakentx.web.client import HttpClient, Receive
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class OriginCluster:
         self,
         namespace: str,
         digest: Digest,
-        receive: Callable[[bytes], None],
+        receive: Receive,
         *,
         start: int = 0,
         stop: int | None = None,
@@ -107,10 +107,10 @@ class OriginCluster:
         """
         at = start
 
-        def count(part: bytes) -> None:
+        def count(part: bytes) -> Awaitable[None] | None:
             nonlocal at
             at += len(part)
-            receive(part)
+            return receive(part)
 
         async def ask(origin: OriginClient) -> None:
             if stop is None or at < stop:

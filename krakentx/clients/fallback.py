@@ -17,7 +17,10 @@ from krakentx.clients.ranges import download_range
 from krakentx.core.digest import Digest
 from krakentx.core.errors import NotFound, Unavailable
 from krakentx.core.metainfo import MetaInfo
-from krakentx.web.client import HttpClient
+from krakentx.web.client import HttpClient, Receive
+
+_QUICK_S = 5.0
+_PENDING_LIMIT_S = 900.0
 
 Kind = Literal["origin", "registry"]
 
@@ -79,7 +82,7 @@ class HttpFallback:
             raise NotFound("blob", digest)
         raise Unavailable("every fallback", "; ".join(reasons))
 
-    async def metainfo(self, namespace: str, digest: Digest, stall_s: float = 10.0) -> MetaInfo:
+    async def metainfo(self, namespace: str, digest: Digest) -> MetaInfo:
         """How the blob is cut into pieces, from whichever host is an origin.
 
         Raises:
@@ -88,34 +91,29 @@ class HttpFallback:
         missing, reasons = 0, []
         hosts = await self.pool.shuffled()
         for host in hosts:
-            origin = OriginClient(self.http, host)
             try:
-                if await self._kind(host, stall_s) == "registry":
-                    reasons.append(f"{host}: is a registry, which has no metainfo")
-                    continue
-                meta = await poll(
-                    lambda origin=origin: origin.metainfo(namespace, digest),  # type: ignore[misc]  # bound now
-                    clock=self.clock,
-                    host=host,
-                    limit_s=900.0,
-                )
+                return await self._metainfo(host, namespace, digest)
             except NotFound:
                 missing += 1
             except Unavailable as error:
                 self.pool.health.failed(host)
                 reasons.append(f"{host}: {error.reason}")
-            else:
-                return meta
         if missing == len(hosts):
             raise NotFound("blob", digest)
         raise Unavailable("every fallback", "; ".join(reasons))
 
-    async def _kind(self, host: str, timeout_s: float) -> Kind:
+    async def _metainfo(self, host: str, namespace: str, digest: Digest) -> MetaInfo:
+        if await self._kind(host) == "registry":
+            raise Unavailable(host, "is a registry, which has no metainfo")
+        origin = OriginClient(self.http, host)
+        return await poll(
+            lambda: origin.metainfo(namespace, digest), clock=self.clock, host=host, limit_s=_PENDING_LIMIT_S
+        )
+
+    async def _kind(self, host: str) -> Kind:
         kind = self._kinds.get(host)
         if kind is None:
-            response = await self.http.request(
-                "GET", f"http://{host}/v2/", ok=(200, 401, 404, 405), timeout_s=min(timeout_s, 5.0)
-            )
+            response = await self.http.request("GET", f"http://{host}/v2/", ok=(200, 401, 404, 405), timeout_s=_QUICK_S)
             kind = self._kinds[host] = "registry" if response.status in (200, 401) else "origin"
         return kind
 
@@ -126,10 +124,10 @@ class HttpFallback:
         digest: Digest,
         start: int,
         stop: int,
-        receive: Callable[[bytes], None],
+        receive: Receive,
         stall_s: float,
     ) -> None:
-        if await self._kind(host, stall_s) == "origin":
+        if await self._kind(host) == "origin":
             url = f"http://{host}/namespace/{escape(namespace)}/blobs/{digest}"
             await poll(
                 lambda: download_range(self.http, host, url, digest, start, stop, receive, stall_s),

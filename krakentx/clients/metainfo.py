@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -57,14 +59,16 @@ class MetaInfoSources:
         first.addErrback(no_use_waiting)
         second = Deferred.fromCoroutine(past_the_tracker())
         try:
-            outcome = await DeferredList([first, second], fireOnOneCallback=True, consumeErrors=True)
+            # A pair (value, index) as soon as one succeeded, else the list of failures.
+            outcome: Any = await DeferredList([first, second], fireOnOneCallback=True, consumeErrors=True)
         finally:
             if timer.active():
                 timer.cancel()
             first.cancel()
             second.cancel()
         if isinstance(outcome, tuple):
-            return outcome[0]
-        failures = [failure for _, failure in outcome if isinstance(failure, Failure)]
-        absent = [failure for failure in failures if isinstance(failure.value, NotFound)]
-        raise (absent or failures)[0].value
+            meta: MetaInfo = outcome[0]
+            return meta
+        errors: list[BaseException] = [failure.value for _, failure in outcome]
+        absent = [error for error in errors if isinstance(error, NotFound)]
+        raise (absent or errors)[0]

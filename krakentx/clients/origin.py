@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,10 +11,10 @@ from attrs import frozen
 from krakentx.clients.ranges import download_range
 from krakentx.clients.tracker import read_metainfo
 from krakentx.core.digest import Digest
-from krakentx.core.errors import Conflict, InvalidInput, NotFound, Pending, TooLarge, Unavailable
+from krakentx.core.errors import Conflict, InvalidInput, NotFound, Pending, Unavailable
 from krakentx.core.metainfo import MetaInfo
 from krakentx.core.peer import PeerContext
-from krakentx.web.client import HttpClient, Response
+from krakentx.web.client import HttpClient, Receive, Response
 
 CHUNK_BYTES = 32 << 20
 """Bytes per PATCH of an upload."""
@@ -49,7 +48,7 @@ class OriginClient:
     async def locations(self, digest: Digest) -> list[str]:
         """The origins that own a blob, by this one's view of the ring."""
         response = await self._request("GET", f"/blobs/{digest}/locations")
-        header = response.headers.getRawHeaders("Origin-Locations", [""])[0]
+        header = response.header("Origin-Locations") or ""
         hosts = [host.strip() for host in header.split(",") if host.strip()]
         if not hosts:
             raise Unavailable(self.host, "told no locations")
@@ -78,7 +77,7 @@ class OriginClient:
         if response.status == 404:
             raise NotFound("blob", digest)
         try:
-            return int(response.headers.getRawHeaders("Content-Length", [""])[0])
+            return int(response.header("Content-Length") or "")
         except ValueError as error:
             raise Unavailable(self.host, "told no size") from error
 
@@ -123,9 +122,7 @@ class OriginClient:
         path = f"/internal/blobs/{digest}/metainfo?piece_length={piece_length}"
         await self._request("POST", path, timeout_s=self.timeouts.commit_s)
 
-    async def download(
-        self, namespace: str, digest: Digest, start: int, stop: int | None, receive: Callable[[bytes], None]
-    ) -> None:
+    async def download(self, namespace: str, digest: Digest, start: int, stop: int | None, receive: Receive) -> None:
         """Hand on bytes [start, stop) in order; `stop` None means to the end.
 
         Raises:
@@ -134,16 +131,6 @@ class OriginClient:
         """
         url = f"http://{self.host}/namespace/{escape(namespace)}/blobs/{digest}"
         await download_range(self.http, self.host, url, digest, start, stop, receive, self.timeouts.stall_s)
-
-    async def read(self, namespace: str, digest: Digest, limit_bytes: int) -> bytes:
-        """A small blob as a whole.
-
-        Raises:
-            NotFound, Pending. TooLarge: above the limit.
-        """
-        parts = _Bounded(limit_bytes)
-        await self.download(namespace, digest, 0, None, parts.add)
-        return bytes(parts.data)
 
     async def upload(
         self,
@@ -164,11 +151,11 @@ class OriginClient:
         base = (
             f"/internal/blobs/{digest}/uploads"
             if internal
-            else (f"/namespace/{escape(namespace)}/blobs/{digest}/uploads")
+            else f"/namespace/{escape(namespace)}/blobs/{digest}/uploads"
         )
         try:
             response = await self._step("POST", base + (f"?size={size_bytes}" if not internal else ""))
-            uid = quote(response.headers.getRawHeaders("Location", [""])[0].rsplit("/", 1)[-1], safe="")
+            uid = quote((response.header("Location") or "").rsplit("/", 1)[-1], safe="")
             if not uid:
                 raise Unavailable(self.host, "told no upload id")
             for start in range(0, size_bytes, CHUNK_BYTES):
@@ -191,6 +178,7 @@ class OriginClient:
             length=stop - start,
             headers={"Content-Range": f"{start}-{stop}"},
             stall_s=self.timeouts.stall_s,
+            answer_s=self.timeouts.stall_s,
             ok=(200, 201, 202, 404, 409),
         )
         self._check_step(response)
@@ -226,17 +214,3 @@ class OriginClient:
         return await self.http.request(
             method, f"http://{self.host}{path}", ok=ok, timeout_s=timeout_s or self.timeouts.quick_s, body=body
         )
-
-
-class _Bounded:
-    """Collects at most so many bytes."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
-        self.data = bytearray()
-
-    def add(self, part: bytes) -> None:
-        """Take the next bytes. Raises: TooLarge."""
-        if len(self.data) + len(part) > self._limit:
-            raise TooLarge("blob", self._limit)
-        self.data += part

@@ -77,6 +77,8 @@ class TrackerClient:
 
     Args:
         context: who announces.
+        leecher_again_s, seeder_again_s: the longest time to the next announce of a torrent; the tracker forgets a peer
+            that is silent for a few times as long.
         trackers: asked in the order of the ring; the next one when one is silent or in trouble.
     """
 
@@ -84,7 +86,9 @@ class TrackerClient:
     trackers: HostPool
     context: PeerContext
     clock: IReactorTime
-    timeouts: TrackerTimeouts = TrackerTimeouts()
+    timeouts: TrackerTimeouts = field(factory=TrackerTimeouts)
+    leecher_again_s: float = 60.0
+    seeder_again_s: float = 300.0
     _lost: dict[InfoHash, dict[PeerID, None]] = field(factory=dict, init=False)
 
     def report_lost(self, info_hash: InfoHash, peer: PeerID) -> None:
@@ -100,7 +104,8 @@ class TrackerClient:
             Unavailable: no tracker answered within its deadline.
         """
         lost = self._lost.pop(info_hash, {})
-        extra: dict[str, Any] = {"renews": True}
+        again_s = self.seeder_again_s if complete else self.leecher_again_s
+        extra: dict[str, Any] = {"again": int(again_s * _NS)}
         if lost:
             extra["failed_peers"] = [peer.to_json() for peer in lost]
         return await self._announce(digest, info_hash, complete=complete, extra=extra)
