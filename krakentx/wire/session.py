@@ -83,6 +83,11 @@ class Session:
         """Raw bytes of the last `PiecePayload` that have not passed yet."""
         return self._framer.payload_left
 
+    @property
+    def buffered(self) -> int:
+        """Bytes that were fed and not yet taken: after `next_event` gave None, the beginning of a frame."""
+        return self._framer.buffered
+
     def send(self, message: Message) -> bytes:
         """What to write for a message.
 
