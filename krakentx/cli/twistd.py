@@ -300,18 +300,18 @@ def default_data_dir(component: str) -> Path:
     return home / "krakentx" / part
 
 
-def usable_folder(folder: Path) -> None:
+def usable_folder(folder: Path, remedy: str = "choose a folder with --data-dir") -> None:
     """Make `folder` and write to it once.
 
     Raises:
-        ConfigError
+        ConfigError: that fails; ends with `remedy`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ConfigError(f"cannot write here: {error.strerror}; choose a folder with --data-dir", folder) from error
+        raise ConfigError(f"cannot write here: {error.strerror}; {remedy}", folder) from error
 
 
 def try_port(port: int, flag: str, interface: str = "") -> None:

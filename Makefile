@@ -1,0 +1,50 @@
+# `make devcluster` and `make test` need python3 (3.10 or newer) with venv, make and git; nothing else.
+# `make help` lists the rest.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+RUNTIME := .venv/.runtime
+DEV := .venv/.dev
+ARGS ?=
+
+export PYTHON
+
+.PHONY: help devcluster test bench lint types format wheel clean
+
+help:  ## list what can be made
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+devcluster: $(RUNTIME)  ## run a herd and two agents here (KRAKEN_DATA=.devcluster says where data goes)
+	@exec $(PY) -m krakentx.cli.main devcluster
+
+test: $(DEV)  ## run the tests (ARGS="-k wire -x" picks some)
+	@$(PY) -m pytest $(ARGS)
+
+bench: $(DEV)  ## measure: prints a table and writes bench.json
+	@$(PY) tests/bench/run.py $(ARGS)
+
+lint: $(DEV)  ## ruff, its formatting, and shellcheck where it is installed
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@if command -v shellcheck >/dev/null; then git ls-files '*.sh' .ci/run | xargs shellcheck; fi
+
+types: $(DEV)  ## mypy --strict on the package
+	@$(PY) -m mypy
+
+format: $(DEV)  ## let ruff format everything
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+wheel: $(DEV)  ## build a wheel into dist/
+	@$(PY) -m build --wheel
+
+clean:  ## remove what was built, and the virtual environment; data in .devcluster stays
+	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+$(RUNTIME): setup.cfg pyproject.toml scripts/venv.sh
+	@scripts/venv.sh
+	@touch $@
+
+$(DEV): setup.cfg pyproject.toml scripts/venv.sh
+	@scripts/venv.sh dev
+	@touch $@ $(RUNTIME)
