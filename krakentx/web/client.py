@@ -53,7 +53,7 @@ class Response:
 
     Args:
         body: empty when the bytes went to a callback.
-        length: as announced; None for a chunked answer. Use this and not the header, which Twisted keeps for itself.
+        length: as announced, for HEAD too; None for a chunked answer. The header itself is kept back by Twisted.
     """
 
     status: int
@@ -452,7 +452,8 @@ def _plain(error: BaseException | None) -> str:
 
 
 def _answer(response: IResponse, body: bytes = b"") -> Response:
-    length = None if response.length is UNKNOWN_LENGTH else int(response.length)
+    announced = response.headers.getRawHeaders("Content-Length")  # left there for HEAD only
+    length = int(announced[0]) if announced else None if response.length is UNKNOWN_LENGTH else int(response.length)
     return Response(response.code, response.headers, body, length)
 
 
