@@ -77,7 +77,7 @@ def log_file(path: str) -> IO[str]:
         OSError: it cannot be written.
     """
     directory, name = os.path.split(os.path.abspath(path))
-    file = LogFile(name, directory, None, _ROTATE_BYTES, _ROTATED_FILES)  # type: ignore[no-untyped-call]
+    file = LogFile(name, directory, None, _ROTATE_BYTES, _ROTATED_FILES)
     return cast("IO[str]", file)
 
 

@@ -51,10 +51,10 @@ class Child(ProcessProtocol):
     """A running part; remembers the last thing it said on stderr."""
 
     part: Part
-    ended: Deferred[None] = field(factory=Deferred)
     alive: bool = True
     exit: str = ""
     _said: bytes = b""
+    _waiting: list[Deferred[Child]] = field(factory=list)
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         self._said = (self._said + data)[-_LAST_WORDS_BYTES:]
@@ -63,7 +63,18 @@ class Child(ProcessProtocol):
         self.alive = False
         status: Any = reason.value
         self.exit = f"signal {status.signal}" if status.signal else f"exit code {status.exitCode}"
-        self.ended.callback(None)
+        for waiter in self._waiting:
+            waiter.callback(self)
+        self._waiting.clear()
+
+    def when_ended(self) -> Deferred[Child]:
+        """Fires with this child once it has ended."""
+        waiter: Deferred[Child] = Deferred(self._waiting.remove)
+        if self.alive:
+            self._waiting.append(waiter)
+        else:
+            waiter.callback(self)
+        return waiter
 
     def signal(self, name: str) -> None:
         """Send it a signal, unless it has ended."""
@@ -108,7 +119,7 @@ class DevCluster:
         for child in self._children:
             await self._healthy(child, deadline)
         for child in self._children:
-            child.ended.addCallback(lambda _, child=child: self._tell_end(child))
+            child.when_ended().addCallback(self._tell_end)
 
     def stop(self) -> Deferred[None]:
         """End every part: SIGTERM, and SIGKILL for one that does not listen. Fires when they are gone."""
@@ -121,7 +132,7 @@ class DevCluster:
             for child in alive:
                 child.signal(name)
             try:
-                await gatherResults([_one_shot(child) for child in alive]).addTimeout(patience_s, self._reactor)
+                await gatherResults([child.when_ended() for child in alive]).addTimeout(patience_s, self._reactor)
             except TimeoutError:
                 continue
 
@@ -155,12 +166,6 @@ class DevCluster:
 
     def _log_of(self, part: Part) -> Path:
         return self._logs / f"{part.name}.log"
-
-
-def _one_shot(child: Child) -> Deferred[None]:
-    waiter: Deferred[None] = Deferred()
-    child.ended.addCallback(lambda _: waiter.called or waiter.callback(None))
-    return waiter
 
 
 def herd_part(data: Path, offset: int) -> Part:
