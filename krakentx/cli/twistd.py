@@ -99,7 +99,7 @@ class ComponentOptions(usage.Options):
 
     def __init__(self) -> None:
         self._given: dict[str, Any] = {}
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def getSynopsis(self) -> str:
         return f"Usage: twistd [twistd's options] kraken-{self.component} [options]"
@@ -107,7 +107,7 @@ class ComponentOptions(usage.Options):
     def parseOptions(self, options: Iterable[str] | None = None) -> None:
         """As twisted's, with Go's `-flag` forms; a mistake is one line and exit code 1 instead of pages of help."""
         try:
-            super().parseOptions(self._dashes(list(options or [])))
+            super().parseOptions(self._dashes(list(options or [])))  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
             die(f"{error}; `twistd kraken-{self.component} --help` lists the options")
 
@@ -242,7 +242,7 @@ class _Plain(MultiService):
     _log = Logger()
 
     def __init__(self, inner: IService, observer: ILogObserver | None, twistd: Mapping[str, Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._observer = observer
         self._twistd = twistd
         inner.setServiceParent(self)
@@ -250,7 +250,7 @@ class _Plain(MultiService):
     def setServiceParent(self, parent: Any) -> None:
         if self._observer is not None and hasattr(parent, "setComponent"):
             parent.setComponent(ILogObserver, self._observer)
-        super().setServiceParent(parent)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
         run_plain(super().privilegedStartService, self._fail)

@@ -92,7 +92,7 @@ class _Loader(yaml.SafeLoader):
             return
         node.value = _VARIABLE.sub(value_of, node.value)
         if node.style is None:  # unquoted: `port: ${PORT}` is a number once PORT is known
-            node.tag = self.resolve(yaml.ScalarNode, node.value, (True, False))
+            node.tag = self.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if isinstance(node, yaml.ScalarNode):
