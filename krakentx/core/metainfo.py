@@ -15,8 +15,8 @@ from krakentx.core.digest import Digest
 from krakentx.core.errors import InvalidInput
 from krakentx.core.peer import InfoHash
 
-MAX_PIECES = 1 << 20
-"""A blob of more pieces is refused: its bitfield would not fit the frame of a handshake anyway."""
+MAX_PIECES = 250_000
+"""A blob of more pieces is refused: its bitfield would not fit the frame of a handshake beside the rest of it."""
 
 
 @frozen(slots=False)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from krakentx.core.bitfield import Bitfield
 from krakentx.core.digest import Digest
 from krakentx.core.errors import LocalProtocolError, RemoteProtocolError
+from krakentx.core.metainfo import MAX_PIECES
 from krakentx.core.peer import InfoHash, PeerID
 from krakentx.wire import messages
 from krakentx.wire.codec import decode, encode
@@ -173,14 +174,19 @@ def test_neighbours_that_do_not_fit_are_left_out() -> None:
     assert got.neighbours == set(peers[: len(got.neighbours)])
 
 
-@given(st.integers(250_000, 258_000))
-def test_a_great_bitfield_leaves_room_for_fewer_neighbours(pieces: int) -> None:
-    peers = frozenset(PeerID.of_address("10.0.0.1", port) for port in range(1, 41))
-    message = evolve(HELLO, bitfield=Bitfield.full(pieces), neighbours=peers)
+def test_the_greatest_torrent_leaves_room_for_some_neighbours() -> None:
+    peers = sorted(PeerID.of_address("10.0.0.1", port) for port in range(1, 41))
+    message = evolve(
+        HELLO,
+        digest=Digest.of(b"", "sha512"),
+        bitfield=Bitfield.full(MAX_PIECES),
+        namespace="x" * 255,
+        neighbours=frozenset(peers),
+    )
     got = decode(encode(message)[4:])
     assert isinstance(got, Handshake)
-    assert got.bitfield.complete
-    assert got.neighbours < peers
+    assert 10 <= len(got.neighbours) < 40
+    assert got == evolve(message, neighbours=frozenset(peers[: len(got.neighbours)]))
 
 
 @pytest.mark.parametrize(
