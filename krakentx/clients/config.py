@@ -12,6 +12,8 @@ from krakentx.core.errors import ConfigError
 class HostsConfig:
     """One list of hosts: `static` names each, `dns` names one `name:port` that resolves to all of them."""
 
+    WHOLE = True  # naming `dns` does away with a default `static`
+
     static: tuple[str, ...] = ()
     dns: str = ""
     ttl_s: float = duration("5s", key="ttl")

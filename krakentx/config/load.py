@@ -5,7 +5,8 @@ command line over it, and fills the class. Rules:
 
 - `extends: base.yaml` names a parent, relative to the file that says so. Maps merge key by key, anything else replaces.
 - A section may be the path of a file that holds it, again relative: `origin: origin.yaml`.
-- A missing or empty key means the default; `0`, `false` and `[]` are values.
+- A missing or empty key means the default; `0`, `false` and `[]` are values. A section given in part keeps the rest of
+  its default, unless its class says `WHOLE = True`: then it is given as a whole (a list of hosts, say).
 - A key that nobody knows is an error. Keys of the Go reference that have no use here are told in one warning; a class
   names its own in a class attribute `UNUSED`, a set of dotted keys.
 """
@@ -66,7 +67,7 @@ def load(
     _merge(merged, _nested(overrides or {}))
     if unused and warn is not None:
         warn(f"{path or secrets}: ignored, as KrakenTX has no use for them: {', '.join(dict.fromkeys(unused))}")
-    return _section(cls, merged, "", "")
+    return _section(cls, merged, str(path or ""), "", cls() if merged else None)
 
 
 def yaml_key(field: attrs.Attribute[Any]) -> str:
@@ -165,12 +166,14 @@ def _drop(cls: type | None, tree: dict[Any, Any], path: list[str], prefix: str, 
             del tree[first]
 
 
-def _section(cls: type[T], tree: Any, where: str, prefix: str) -> T:
-    """`cls` filled from `tree`, which was written at `where` under the dotted `prefix`."""
+def _section(cls: type[T], tree: Any, where: str, prefix: str, default: object = None) -> T:
+    """`cls` filled from `tree`, which was written at `where` under the dotted `prefix`; `default` has the rest."""
     if not isinstance(tree, Mapping):
         raise ConfigError("must be a section with keys and values of its own", f"{where}: {prefix.rstrip('.')}")
     fields = {yaml_key(field): field for field in attrs.fields(cast("type[attrs.AttrsInstance]", cls))}
     hints = get_type_hints(cls)
+    if type(default) is not cls or getattr(cls, "WHOLE", False):
+        default = None
     values: dict[str, Any] = {}
     for key, value in tree.items():
         place = getattr(key, "where", where)
@@ -178,16 +181,17 @@ def _section(cls: type[T], tree: Any, where: str, prefix: str) -> T:
             raise ConfigError(_unknown(str(key), list(fields)), f"{place}: {prefix}{key}")
         if value is not None:
             field = fields[key]
-            values[field.alias or field.name] = _value(field, hints[field.name], value, place, f"{prefix}{key}")
+            held = getattr(default, field.name, None)
+            values[field.alias or field.name] = _value(field, hints[field.name], value, place, f"{prefix}{key}", held)
     try:
-        return cls(**values)
+        return cls(**values) if default is None else cast("T", attrs.evolve(cast(Any, default), **values))
     except (KrakenError, ValueError, TypeError) as error:  # a validator of the class, or a field that must be given
-        raise ConfigError(str(error), where or None) from error
+        raise ConfigError(str(error), f"{where}: {prefix.rstrip('.')}" if prefix else where or None) from error
 
 
-def _value(field: attrs.Attribute[Any], hint: Any, value: Any, where: str, dotted: str) -> Any:
+def _value(field: attrs.Attribute[Any], hint: Any, value: Any, where: str, dotted: str, default: object) -> Any:
     def nest(cls: type, tree: Any, at: str) -> Any:
-        return _section(cls, tree, where, f"{dotted}{at}.")
+        return _section(cls, tree, where, f"{dotted}{at}.", None if at else default)
 
     try:
         return field.metadata["parse"](value) if "parse" in field.metadata else convert(value, hint, nest)

@@ -34,11 +34,30 @@ class Retry:
 
 
 @frozen
+class Hosts:
+    WHOLE: ClassVar[bool] = True
+
+    static: tuple[str, ...] = ()
+    dns: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        if self.static and self.dns:
+            raise ConfigError("give either `static` or `dns`")
+
+
+@frozen
+class Upstream:
+    hosts: Hosts = Hosts()
+    fails: int = 3
+
+
+@frozen
 class Config:
     UNUSED: ClassVar[frozenset[str]] = frozenset({"old", "retry.colour"})
 
     port: int = attrs.field(default=15003)
     retry: Retry = Retry()
+    origin: Upstream = Upstream(Hosts(static=("o:1",)), fails=9)
     hosts: tuple[str, ...] = ("localhost:1",)
     ring: tuple[Host, ...] = ()
     remotes: Mapping[str, tuple[str, ...]] = attrs.Factory(dict)
@@ -122,6 +141,11 @@ def test_extends_merges_maps_and_replaces_lists(write) -> None:
     assert (config.port, config.retry.interval_s, config.retry.attempts, config.hosts) == (1, 2.0, 9, ("c:3",))
 
 
+def test_a_section_given_in_part_keeps_the_rest_of_its_default(write) -> None:
+    assert load(Config, write("a.yaml", "origin: {fails: 1}")).origin == Upstream(Hosts(static=("o:1",)), fails=1)
+    assert load(Config, write("a.yaml", "origin: {hosts: {dns: d}}")).origin == Upstream(Hosts(dns="d"), fails=9)
+
+
 def test_secrets_and_overrides_have_the_last_word(write) -> None:
     path = write("a.yaml", "port: 1\nretry: {attempts: 1, interval: 1s}\n")
     secrets = write("s.yaml", "port: 2\nretry: {attempts: 2}\n")
@@ -193,6 +217,7 @@ def test_useless_keys_of_the_reference_are_one_warning(write) -> None:
         ("retry: {limit: much}", "1: retry.limit", "write it like 512KB"),
         ("priority: fast", "1: priority", "must be one of completeness, default"),
         ("version: no", "1: version", "must be a text, not False"),
+        ("retry: {}\norigin: {hosts: {dns: d, static: [a]}}", "2: origin.hosts", "give either `static`"),
         ("port: 70000", None, "port must be from 0 to 65535"),
         ("port: ${NOWHERE}", "1", "the variable NOWHERE is not set"),
         ("a: 1\nport: 1\nport: 2", "2", "the key port is written twice"),
