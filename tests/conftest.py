@@ -122,3 +122,108 @@ def fetch() -> Fetch:
         return Answer(response.code, response.headers, await response.content())
 
     return ask
+
+
+class RawClient(Protocol):
+    """A TCP client that says exactly what it is told to."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.lost = False
+        self._waiters: list[Deferred[None]] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self._wake()
+
+    def connectionLost(self, reason: object = None) -> None:
+        self.lost = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
+
+    def send(self, data: bytes) -> None:
+        """Write."""
+        self.transport.write(data)
+
+    def drop(self) -> None:
+        """Reset the connection."""
+        self.transport.abortConnection()
+
+    async def until(self, wanted: bytes, timeout_s: float = 5.0) -> bytes:
+        """All that was received, once `wanted` is in it."""
+        while wanted not in self.received:
+            assert not self.lost, f"connection lost before {wanted!r}: {self.received[:2000]!r}"
+            await self._change(timeout_s)
+        return self.received
+
+    async def closed(self, timeout_s: float = 5.0) -> bytes:
+        """All that was received until the other side closed."""
+        while not self.lost:
+            await self._change(timeout_s)
+        return self.received
+
+    async def _change(self, timeout_s: float) -> None:
+        from twisted.internet import reactor
+
+        waiter: Deferred[None] = Deferred()
+        self._waiters.append(waiter)
+        await waiter.addTimeout(timeout_s, reactor, onTimeoutCancel=self._late)
+
+    def _late(self, _result: object, timeout_s: float) -> None:
+        raise AssertionError(f"nothing for {timeout_s} s after {self.received[-500:]!r}")
+
+
+@pytest_twisted.async_yield_fixture
+async def serve():  # type: ignore[no-untyped-def]
+    """Put a resource on a port of the loopback: `serve(resource).port_number`. Stopped after the test."""
+    from twisted.internet import reactor
+
+    from krakentx.web.service import HttpService
+
+    running: list[HttpService] = []
+
+    def start(resource: object, name: str = "test", **options: object) -> HttpService:
+        service = HttpService(name, resource, 0, "127.0.0.1", reactor=reactor, drain_s=0.2, **options)
+        service.startService()
+        running.append(service)
+        return service
+
+    yield start
+    for service in running:
+        await service.stopService()
+
+
+@pytest_twisted.async_yield_fixture
+async def http():  # type: ignore[no-untyped-def]
+    """An HTTP client on the real reactor."""
+    from twisted.internet import reactor
+
+    from krakentx.web.client import HttpClient
+
+    client = HttpClient(reactor, timeout_s=10.0, stall_s=5.0)
+    yield client
+    await client.close()
+
+
+@pytest_twisted.async_yield_fixture
+async def dial():  # type: ignore[no-untyped-def]
+    """Connect a RawClient: `await dial(port)`. Dropped after the test."""
+    from twisted.internet import reactor
+    from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+
+    open_: list[RawClient] = []
+
+    async def connect(port: int) -> RawClient:
+        client = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), RawClient())
+        open_.append(client)
+        return client
+
+    yield connect
+    for client in open_:
+        if not client.lost:
+            client.drop()
+            await client.closed()

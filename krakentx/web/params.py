@@ -2,8 +2,8 @@
 
 A name with a `/` in it travels as `%2F`, and some clients of the reference escape it twice. twisted.web undoes one
 escape before a route is matched; what a route gets is undone once more here, which changes no value that was escaped
-once, since none of our names may hold a `%`. A route must say `<path:name>` (or `<rest:name>` of `web.app`, which may also
-be empty or begin with `/`): Klein's plain `<name>` matches no value with a `/`.
+once, since none of our names may hold a `%`. A route must say `<path:name>` (or `<rest:name>` of `web.app`, which may
+also be empty or begin with `/`): Klein's plain `<name>` matches no value with a `/`.
 """
 
 from __future__ import annotations
