@@ -88,6 +88,7 @@ def test_ids_in_json_are_arrays_of_twenty_bytes(value: object) -> None:
 def test_ids_order_bytewise_and_random_ones_differ() -> None:
     assert PeerID(b"\x7f" + bytes(19)) < PeerID(b"\x80" + bytes(19))
     assert PeerID.random() != PeerID.random()
+    assert repr(PeerID(bytes(20))) == f"PeerID({'00' * 20})"
     with pytest.raises(InvalidInput):
         PeerID.of_address("", 16001)
 
