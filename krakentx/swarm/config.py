@@ -97,11 +97,11 @@ class UploadConfig:
     """`upload`: few pieces at a time, yet never idle."""
 
     slots: int = 2
-    """Pieces that leave at once while they use the line well."""
+    """Pieces that leave at once; more while that makes the sum of them faster."""
     max_slots: int = 64
     """Pieces that leave at once at the very most, stalled ones included."""
-    slot_patience_s: float = duration("30ms", key="slot_patience")
-    """A piece that takes longer lets another one start beside it while the line is not full."""
+    slot_patience_s: float = duration("1s", key="slot_patience")
+    """A piece that takes longer, and much longer than the others, no longer holds a slot."""
     max_queued: int = 64
     """Requests that one connection may have waiting here; more are refused."""
 
