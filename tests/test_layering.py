@@ -41,7 +41,7 @@ IMPURE = {"asyncio", "concurrent", "datetime", "logging", "selectors", "socket",
 
 # All that the executor of effects may know of the swarm, and may ask of its Engine.
 SWARM_FOR_PEERS = {"engine", "events", "effects", "config"}
-ENGINE_FOR_PEERS = {"new_conn", "handle", "blacklist", "stats", "configure"}
+ENGINE_FOR_PEERS = {"new_conn", "handle", "configure", "config", "blacklist", "stats", "load"}
 
 
 @frozen
