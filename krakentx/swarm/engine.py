@@ -139,6 +139,11 @@ class Engine:
                         self._downloads.fetch(torrent, now)
                     self._downloads.refill_all(torrent, now, may_move=may_move)
 
+    @property
+    def config(self) -> SwarmConfig:
+        """The settings in use."""
+        return self._desk.config
+
     def configure(self, config: SwarmConfig) -> None:
         """Use other settings from the next event on."""
         self._desk.config = config
