@@ -146,6 +146,13 @@ class IPartialBlob(Protocol):
     def mark(self, piece: int) -> None:
         """Remember a piece whose sum matched. The status byte is written after the bytes."""
 
+    async def verify(self) -> None:
+        """Hash the whole in a thread. Readers may have the last bytes when this returned, before `commit` is through.
+
+        Raises:
+            Corrupt: it does not hash to its name; all pieces are forgotten.
+        """
+
     async def commit(self) -> None:
         """Hash the whole in a thread, then move it into the cache with its metainfo.
 

@@ -1,0 +1,429 @@
+"""Bulk transports: TCP whose payload goes from a file to the socket and from the socket into a file.
+
+Why not `transport.write` and `dataReceived`: a piece of 4 MiB written as bytes costs eight times the CPU of `sendfile`
+(partial sends, joins, copies), and received in 64 KiB strings about twice that of large reads into one buffer.
+
+Sending. Frames of a few bytes and runs of a file leave in this order: a run that has begun comes first, for its bytes
+must not be torn apart; then all frames; then the next run. So a frame waits behind one run at most and never behind the
+whole queue, which keeps announcements and requests quick while pieces flow. Each writable moment moves about 1 MiB, or
+what the bandwidth gate grants, and then lets other connections have their turn.
+
+Receiving. The protocol reads frames as ever. When one announces payload it hands us a `Sink`; from then on reads go
+into one buffer of the process and from there, at once, through the running CRC-32 into the file. A read never asks for
+more than the payload still lacks, so the next frame is left in the socket for the protocol. The `pwrite` is made
+inline: into the page cache it takes less time than the way to a thread and back.
+
+Relied upon in Twisted, beyond its public names: `FileDescriptor.connected`, `disconnecting`, `_writeDisconnecting`,
+`_writeDisconnected`, `_closeWriteConnection`, `Port.transport`, `Connector._makeTransport`, and that
+`FileDescriptor.doWrite` is what we replace (its own buffer stays empty). A test holds them true.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from attrs import define
+from isal.isal_zlib import crc32
+from twisted.internet import main, tcp
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from krakentx.core.errors import LocalProtocolError
+from krakentx.peer.counters import Counters
+from krakentx.peer.rates import Gate
+
+SEND_BUDGET = 1 << 20
+RECEIVE_BUDGET = 1 << 20
+COPY_CHUNK = 128 << 10
+MAX_FRAMES_BYTES = 1 << 20
+"""A peer that lets this much of unread frames pile up does not read: it is dropped."""
+MAX_RUNS = 128
+
+_SCRATCH = memoryview(bytearray(RECEIVE_BUDGET))  # one per process: each read is consumed before the next
+_NO_SENDFILE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+def write_fully(fd: int, data: memoryview, offset: int) -> None:
+    """`pwrite` until all is written.
+
+    Raises:
+        OSError: the disk is full, or failed.
+    """
+    while data:
+        written = os.pwrite(fd, data, offset)
+        offset += written
+        data = data[written:]
+
+
+@define(eq=False)
+class FileRun:
+    """A frame, and the bytes of a file that follow it.
+
+    Args:
+        on_begin: the first byte leaves.
+        on_end: called exactly once: True when the last byte was given to the kernel, False when the run was dropped.
+            The file must stay open until then.
+    """
+
+    header: bytes
+    fd: int
+    offset: int
+    remaining: int
+    on_begin: Callable[[], None]
+    on_end: Callable[[bool], None]
+    begun: bool = False
+
+
+@define(eq=False)
+class Sink:
+    """Takes exactly `remaining` bytes from the socket.
+
+    Args:
+        fd: where to write them from `offset` on; None = they are dropped.
+        on_end: called exactly once: True when all bytes came, False when the connection was lost before. The file must
+            stay open until then.
+        on_progress: some bytes came.
+    """
+
+    fd: int | None
+    offset: int
+    remaining: int
+    on_end: Callable[[bool], None]
+    on_progress: Callable[[], None] = lambda: None
+    crc: int = 0
+    error: OSError | None = None  # the disk refused: what still comes is dropped, and the owner of the sink decides
+
+    def take(self, data: memoryview) -> None:
+        """The next bytes."""
+        self.remaining -= len(data)
+        if self.fd is None:
+            return
+        self.crc = crc32(data, self.crc)
+        try:
+            write_fully(self.fd, data, self.offset)
+        except OSError as error:
+            self.error = error
+            self.fd = None
+        self.offset += len(data)
+
+
+class BulkTransport(tcp.Connection):
+    """What server and client connections have in common.
+
+    Producers are not for these transports: frames are small and bounded, files go by `send_file`.
+    """
+
+    log = Logger()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._frames = bytearray()
+        self._runs: deque[FileRun] = deque()
+        self._sink: Sink | None = None
+        self._paused = False
+        self._read_held = False
+        self._write_held = False
+        self._egress: Gate | None = None
+        self._ingress: Gate | None = None
+        self.counters = Counters()
+        self.use_sendfile = sys.platform == "linux"
+        self.sent_total = 0  # all bytes that the kernel took, to see a peer that does not read
+        super().__init__(*args, **kwargs)
+
+    def account(self, counters: Counters, egress: Gate | None = None, ingress: Gate | None = None) -> None:
+        """Count into `counters`, and obey the gates."""
+        self.counters = counters
+        self._egress = egress
+        self._ingress = ingress
+
+    # --- sending
+
+    @property
+    def frames_waiting(self) -> int:
+        """Bytes of frames that were written and have not left."""
+        return len(self._frames)
+
+    @property
+    def sending(self) -> bool:
+        """Something waits to leave, and not for the bandwidth gate."""
+        return bool(self._frames or self._runs) and not self._write_held
+
+    def write(self, data: bytes) -> None:
+        """Queue a frame, ahead of all runs that have not begun."""
+        if not data or not self.connected or self._writeDisconnecting or self._writeDisconnected:
+            return
+        self._frames += data
+        if len(self._frames) > MAX_FRAMES_BYTES:
+            self.log.warn("{peer} does not read what we send, closing", peer=self.getPeer())  # type: ignore[no-untyped-call]
+            self.abortConnection()
+            return
+        self.startWriting()
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """As `write`, of the parts joined."""
+        self.write(b"".join(iovec))
+
+    def send_file(self, run: FileRun) -> None:
+        """Queue a run.
+
+        Raises:
+            LocalProtocolError: far too many runs are queued.
+        """
+        if len(self._runs) >= MAX_RUNS:
+            raise LocalProtocolError(f"{MAX_RUNS} files are queued on one connection")
+        if not self.connected or self.disconnecting or self._writeDisconnecting or self._writeDisconnected:
+            run.on_end(False)
+            return
+        self._runs.append(run)
+        self.startWriting()
+
+    def doWrite(self) -> Any:
+        """Twisted: the socket takes bytes."""
+        budget = SEND_BUDGET
+        try:
+            while self._frames or self._runs:
+                if self._frames and not (self._runs and self._runs[0].begun):
+                    self._sent(self.socket.send(self._frames))
+                    continue
+                if self._write_held:
+                    self.stopWriting()  # type: ignore[no-untyped-call]
+                    return None
+                granted = min(budget, self._runs[0].remaining)
+                if granted and self._egress is not None:
+                    granted = self._egress.grant(granted)
+                    if not granted:
+                        self._hold_writing()
+                        return None
+                moved = self._send_some(self._runs[0], granted)
+                budget -= moved
+                if budget <= 0:
+                    return None
+        except BlockingIOError:
+            return None
+        except OSError:
+            return main.CONNECTION_LOST
+        self.stopWriting()  # type: ignore[no-untyped-call]
+        if self.disconnecting:
+            return main.CONNECTION_DONE
+        if self._writeDisconnecting and not self._writeDisconnected:
+            self._writeDisconnected = True
+            self._closeWriteConnection()
+        return None
+
+    def _sent(self, count: int) -> None:
+        del self._frames[:count]
+        self.sent_total += count
+
+    def _send_some(self, run: FileRun, granted: int) -> int:
+        """Send at most `granted` bytes of the first run and account for them. Returns how many went."""
+        moved = 0
+        try:
+            if run.header:
+                # MSG_MORE: the header shares a packet with the payload.
+                count = self.socket.send(run.header, socket.MSG_MORE if run.remaining else 0)
+                self.sent_total += count
+                run.header = run.header[count:]
+                if not run.begun:
+                    run.begun = True
+                    run.on_begin()
+                # `on_begin` may have closed the connection, and with it dropped the run and its file.
+                if run.header or not self._runs or self._runs[0] is not run:
+                    return 0
+            if run.remaining:
+                moved = self._move(run, granted)
+                run.offset += moved
+                run.remaining -= moved
+                self.sent_total += moved
+        finally:
+            if self._egress is not None:
+                self._egress.give_back(granted - moved)
+        if not run.remaining:
+            self._runs.popleft()
+            run.on_end(True)
+        return moved
+
+    def _move(self, run: FileRun, count: int) -> int:
+        if self.use_sendfile:
+            try:
+                moved = os.sendfile(self.socket.fileno(), run.fd, run.offset, count)
+            except OSError as error:
+                if error.errno not in _NO_SENDFILE:
+                    raise
+                # Some file systems cannot be spliced from; the copying way works with all.
+                self.use_sendfile = False
+            else:
+                self.counters.sent_sendfile_bytes += moved
+                return self._not_truncated(run, moved)
+        chunk = os.pread(run.fd, min(count, COPY_CHUNK), run.offset)
+        moved = self.socket.send(chunk) if chunk else 0
+        self.counters.sent_copy_bytes += moved
+        return self._not_truncated(run, moved)
+
+    def _not_truncated(self, run: FileRun, moved: int) -> int:
+        if moved:
+            return moved
+        # The header has promised bytes which are no more: the stream cannot go on.
+        self.log.error("file ends at {offset}, {left} bytes short of a piece", offset=run.offset, left=run.remaining)
+        raise OSError(errno.EIO, "file truncated")
+
+    # --- receiving
+
+    def receive_file(self, sink: Sink) -> None:
+        """Let the next `sink.remaining` bytes of the socket go into the sink, then read frames again."""
+        self._sink = sink
+
+    def doRead(self) -> Any:
+        """Twisted: the socket has bytes."""
+        sink = self._sink
+        if sink is None:
+            return super().doRead()
+        budget = RECEIVE_BUDGET
+        while True:
+            granted = min(sink.remaining, budget)
+            if self._ingress is not None:
+                granted = self._ingress.grant(granted)
+                if not granted:
+                    self._hold_reading()
+                    return None
+            try:
+                count = self.socket.recv_into(_SCRATCH, granted)
+            except BlockingIOError:
+                count = -1
+            except OSError:
+                return main.CONNECTION_LOST
+            if self._ingress is not None:
+                self._ingress.give_back(granted - max(count, 0))
+            if count < 0:
+                return None
+            if count == 0:
+                return main.CONNECTION_DONE
+            sink.take(_SCRATCH[:count])
+            budget -= count
+            sink.on_progress()
+            if self._sink is not sink:
+                return None
+            if not sink.remaining:
+                self._sink = None
+                sink.on_end(True)
+                return None
+            # A short read has emptied the socket: asking again would only cost a system call.
+            if budget <= 0 or count < granted:
+                return None
+
+    @property
+    def read_held(self) -> bool:
+        """Reading waits for the bandwidth gate."""
+        return self._read_held
+
+    def charge(self, count: int) -> None:
+        """Payload bytes that came with a frame and did not pass our gate."""
+        if self._ingress is not None:
+            self._ingress.give_back(-count)
+
+    # --- pausing
+
+    def pauseProducing(self) -> None:
+        """Stop reading until `resumeProducing`."""
+        self._paused = True
+        self.stopReading()  # type: ignore[no-untyped-call]
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        self._paused = False
+        self._start_reading()
+
+    def _start_reading(self) -> None:
+        if self.connected and not (self._paused or self._read_held or self.disconnecting):
+            self.startReading()  # type: ignore[no-untyped-call]
+
+    def _hold_reading(self) -> None:
+        assert self._ingress is not None
+        self._read_held = True
+        self.stopReading()  # type: ignore[no-untyped-call]
+        self._ingress.wait(self._let_read)
+
+    def _let_read(self) -> None:
+        self._read_held = False
+        self._start_reading()
+
+    def _hold_writing(self) -> None:
+        assert self._egress is not None
+        self._write_held = True
+        self.stopWriting()  # type: ignore[no-untyped-call]
+        self._egress.wait(self._let_write)
+
+    def _let_write(self) -> None:
+        self._write_held = False
+        if self.connected:
+            self.startWriting()
+
+    def startWriting(self) -> None:
+        """Twisted: tell when the socket takes bytes. A run held by the gate must not make us spin meanwhile."""
+        frames_may_go = self._frames and not (self._runs and self._runs[0].begun)
+        if not self._write_held or frames_may_go:
+            super().startWriting()  # type: ignore[no-untyped-call]
+
+    # --- the end
+
+    def hang_up(self) -> None:
+        """Close in an orderly way without sending the runs: frames leave, then our half is closed.
+
+        What the peer still sends is read and dropped (closing with unread bytes would reset the connection and might
+        destroy our last frames on their way), so the owner must abort when the peer does not close its half in time.
+        """
+        if self._runs and self._runs[0].begun:
+            # A cut payload: whatever followed would be taken for its bytes.
+            self._frames.clear()
+        self._drop_files()
+        self.resumeProducing()
+        self.loseWriteConnection()  # type: ignore[no-untyped-call]
+
+    def abortConnection(self) -> None:
+        """Close now, with a reset."""
+        self._frames.clear()
+        self._drop_files()
+        super().abortConnection()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Twisted: the connection is gone."""
+        self._frames.clear()
+        self._drop_files()
+        super().connectionLost(reason)
+
+    def _drop_files(self) -> None:
+        for gate, resume in ((self._egress, self._let_write), (self._ingress, self._let_read)):
+            if gate is not None:
+                gate.forget(resume)
+        self._read_held = self._write_held = False
+        runs, self._runs = self._runs, deque()
+        sink, self._sink = self._sink, None
+        for run in runs:
+            run.on_end(False)
+        if sink is not None:
+            sink.on_end(False)
+
+
+class BulkServer(BulkTransport, tcp.Server):
+    """An accepted connection."""
+
+
+class BulkClient(BulkTransport, tcp.Client):
+    """A dialled connection."""
+
+
+class BulkPort(tcp.Port):
+    """A listening port of bulk connections."""
+
+    transport = BulkServer
+
+
+class BulkConnector(tcp.Connector):
+    """Dials a bulk connection."""
+
+    def _makeTransport(self) -> BulkClient:
+        return BulkClient(self.host, self.port, self.bindAddress, self, self.reactor)

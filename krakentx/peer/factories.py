@@ -1,0 +1,221 @@
+"""Sockets in and out: the listening port with its bounds on strangers, and the dial with its deadline."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import (
+    CannotListenError,
+    ConnectError,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+    TCPTimedOutError,
+    TimeoutError,
+)
+from twisted.internet.interfaces import IAddress, IConnector
+from twisted.internet.protocol import ClientFactory, ServerFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from krakentx.core.peer import format_address
+from krakentx.peer.bulk import BulkConnector, BulkPort
+from krakentx.peer.counters import Counters
+from krakentx.peer.protocol import PeerProtocol
+from krakentx.swarm.events import Lost
+
+BACKLOG = 511
+
+
+def _host(address: Any) -> str:
+    """The host of a socket address; an IPv4 one that came through an IPv6 socket counts as IPv4."""
+    return str(address.host).removeprefix("::ffff:")
+
+
+class AcceptFactory(ServerFactory):
+    """Builds a protocol for each accepted socket, unless too many have not said who they are.
+
+    Args:
+        limit: sockets without a handshake, of all addresses together.
+    """
+
+    log = Logger()
+    noisy = False
+
+    def __init__(self, build: Callable[[], PeerProtocol], limit: int, counters: Counters) -> None:
+        self._build = build
+        self.limit = limit
+        self._counters = counters
+        self._pending: dict[PeerProtocol, str] = {}
+        self._per_host: Counter[str] = Counter()
+
+    @property
+    def pending(self) -> int:
+        """Sockets that have not said who they are."""
+        return len(self._pending)
+
+    def buildProtocol(self, addr: IAddress | None) -> PeerProtocol | None:
+        """Twisted: a socket was accepted; None closes it."""
+        host = _host(addr)
+        # One address may hold a quarter of the room, so that it cannot shut the others out.
+        if len(self._pending) >= self.limit or self._per_host[host] >= max(1, self.limit // 4):
+            self._counters.refused_sockets += 1
+            self.log.debug("refusing {addr}: too many sockets wait for a handshake", addr=host)
+            return None
+        protocol = self._build()
+        self._pending[protocol] = host
+        self._per_host[host] += 1
+        self._counters.accepted += 1
+        return protocol
+
+    def known(self, protocol: PeerProtocol) -> None:
+        """The protocol has greeted, or is gone. May be told twice."""
+        host = self._pending.pop(protocol, None)
+        if host is not None:
+            self._per_host[host] -= 1
+            if not self._per_host[host]:
+                del self._per_host[host]
+
+
+def listen(reactor: Any, port: int, factory: AcceptFactory, interface: str = "") -> BulkPort:
+    """Listen on an interface; "" = all, of IPv4 and IPv6 where the host has it.
+
+    Raises:
+        CannotListenError: the port is taken, or the interface is not ours.
+    """
+    if not interface and socket.has_ipv6:
+        both = BulkPort(port, factory, BACKLOG, "::", reactor)
+        try:
+            both.startListening()
+            return both
+        except CannotListenError as error:
+            if error.socketError.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+    listening = BulkPort(port, factory, BACKLOG, interface, reactor)
+    listening.startListening()
+    return listening
+
+
+class DialError(Exception):
+    """A dial failed.
+
+    Args:
+        reason: what to tell the Engine.
+        addr: the address that was tried last.
+        problem: in plain words.
+    """
+
+    def __init__(self, reason: Lost, addr: str, problem: str) -> None:
+        self.reason = reason
+        self.addr = addr
+        self.problem = problem
+        super().__init__(f"{addr}: {problem}")
+
+
+class _DialFactory(ClientFactory):
+    noisy = False
+
+    def __init__(self, protocol: PeerProtocol) -> None:
+        self._protocol = protocol
+        self.done: Deferred[PeerProtocol] = Deferred()
+        self._connector: Any = None
+
+    def startedConnecting(self, connector: IConnector) -> None:
+        self._connector = connector
+
+    def buildProtocol(self, addr: IAddress | None) -> PeerProtocol:
+        # The protocol is handed on only when it is connected, which is right after we return.
+        self._connector.reactor.callLater(0, self._up)
+        return self._protocol
+
+    def _up(self) -> None:
+        if self.done.called:
+            return
+        if self._protocol.closing:
+            self.done.errback(ConnectionLost())
+        else:
+            self.done.callback(self._protocol)
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        if not self.done.called:
+            self.done.errback(reason)
+
+    def abandon(self) -> None:
+        """Nobody waits any more."""
+        if self._connector is not None:
+            self._connector.disconnect()
+
+
+async def _addresses(reactor: Any, host: str) -> list[str]:
+    """The IP addresses of a host, in the resolver's order."""
+    if isIPAddress(host) or isIPv6Address(host.partition("%")[0]):
+        return [host]
+    found: list[str] = []
+    done: Deferred[None] = Deferred()
+
+    class Receiver:
+        def resolutionBegan(self, _resolution: object) -> None: ...
+
+        def addressResolved(self, address: IPv4Address | IPv6Address) -> None:
+            if address.host not in found:
+                found.append(address.host)
+
+        def resolutionComplete(self) -> None:
+            if not done.called:
+                done.callback(None)
+
+    reactor.nameResolver.resolveHostName(Receiver(), host)
+    await done
+    return found
+
+
+def _meaning(error: Exception) -> tuple[Lost, str]:
+    if isinstance(error, ConnectionRefusedError):
+        return Lost.REFUSED, "connection refused"
+    if isinstance(error, (TimeoutError, TCPTimedOutError)):
+        return Lost.TIMEOUT, "no answer in time"
+    if isinstance(error, (ConnectionDone, ConnectionLost)):
+        return Lost.RESET, "connection reset"
+    return Lost.UNREACHABLE, str(error) or type(error).__name__
+
+
+async def dial(reactor: Any, host: str, port: int, build: Callable[[], PeerProtocol], timeout_s: float) -> PeerProtocol:
+    """Connect to one of the host's addresses, in their order.
+
+    Returns:
+        The protocol, connected.
+
+    Raises:
+        DialError: none answered within `timeout_s`.
+    """
+    deadline = reactor.seconds() + timeout_s
+    addr = format_address(host, port)
+    try:
+        names = await Deferred.fromCoroutine(_addresses(reactor, host)).addTimeout(timeout_s, reactor)
+    except TimeoutError as error:
+        raise DialError(Lost.TIMEOUT, addr, "its name was not resolved in time") from error
+    failed = DialError(Lost.UNREACHABLE, addr, "no such host")
+    for index, name in enumerate(names):
+        left = deadline - reactor.seconds()
+        if left <= 0:
+            break
+        factory = _DialFactory(build())
+        addr = format_address(name, port)
+        try:
+            # Each address gets its share, or a silent first one would leave nothing for the second.
+            BulkConnector(name, port, factory, left / (len(names) - index), None, reactor).connect()
+            return await factory.done
+        except CancelledError:
+            factory.abandon()
+            raise
+        except (OSError, ConnectError, ConnectionDone, ConnectionLost) as error:
+            reason, problem = _meaning(error)
+            failed = DialError(reason, addr, problem)
+    raise failed
