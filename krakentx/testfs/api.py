@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from klein import Klein
-from twisted.web.http import Request
+from twisted.web.server import Request
 
 from krakentx.testfs.logic import Files
+from krakentx.web.app import new_app
 from krakentx.web.bodies import body_chunks, send_blob
-from krakentx.web.errors import handle_errors
 from krakentx.web.metrics import Metrics, add_metrics
 from krakentx.web.replies import reply, reply_json, reply_text
 
 
 def testfs_app(files: Files, metrics: Metrics) -> Klein:
     """The HTTP face of testfs."""
-    app = Klein()
-    handle_errors(app, "plain")
+    app: Klein = new_app("plain")
     add_metrics(app, metrics)
 
     @app.route("/health", methods=["GET"])
@@ -43,8 +42,7 @@ def testfs_app(files: Files, metrics: Metrics) -> Klein:
         await files.delete(name)
         return reply(request, 200)
 
-    @app.route("/list/", methods=["GET"], defaults={"folder": ""})
-    @app.route("/list/<path:folder>", methods=["GET"])
+    @app.route("/list/<rest:folder>", methods=["GET"])
     async def listing(request: Request, folder: str) -> bytes:
         return reply_json(request, await files.list(folder))
 

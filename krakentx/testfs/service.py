@@ -27,7 +27,7 @@ def build(config: TestfsConfig, *, reactor: Any) -> TestfsService:
     assert config.data_dir is not None, "the caller chooses the data folder"
     metrics = Metrics("testfs")
     files = Files(config.data_dir, Threads(reactor, reactor.getThreadPool()))
-    service = TestfsService()
+    service = TestfsService()  # type: ignore[no-untyped-call]
     service.http = HttpService(
         "testfs",
         testfs_app(files, metrics).resource(),
@@ -37,5 +37,5 @@ def build(config: TestfsConfig, *, reactor: Any) -> TestfsService:
         setting="--port or testfs.port",
         metrics=HttpMetrics(metrics),
     )
-    service.http.setServiceParent(service)
+    service.http.setServiceParent(service)  # type: ignore[no-untyped-call]
     return service

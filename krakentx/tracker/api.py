@@ -1,0 +1,172 @@
+"""Routes of the tracker (docs/wire.md, "Announce")."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+from klein import Klein
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.web.pages import notFound
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import implementer
+
+from krakentx.core.digest import Digest
+from krakentx.core.errors import InvalidInput
+from krakentx.core.peer import InfoHash, PeerID, PeerInfo
+from krakentx.tracker.interfaces import Announcement, IOrigins
+from krakentx.tracker.logic import HandOut, Tracker
+from krakentx.web.app import new_app
+from krakentx.web.bodies import read_body
+from krakentx.web.errors import error_reply
+from krakentx.web.health import Check, add_health
+from krakentx.web.metrics import Metrics, add_metrics
+from krakentx.web.params import path_digest, path_value
+from krakentx.web.replies import reply
+
+MAX_ANNOUNCE_BYTES = 64 << 10
+_MAX_FAILED = 50
+_NS = 1_000_000_000
+
+
+def parse_announce(body: bytes, info_hash: str | None) -> Announcement:
+    """Read the body of an announce.
+
+    Args:
+        info_hash: from the path (v2); None to take the body's (v1).
+
+    Raises:
+        InvalidInput: something is missing or of another type.
+    """
+    try:
+        data = json.loads(body)
+    except ValueError as error:
+        raise InvalidInput("announce", f"not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise InvalidInput("announce", "expected an object")
+    digest = data.get("digest")
+    name = data.get("name")
+    if isinstance(digest, str) and digest:
+        parsed = Digest.parse(digest)
+    elif isinstance(name, str):
+        parsed = Digest.from_hex(name)
+    else:
+        raise InvalidInput("announce", "it has neither digest nor name")
+    again = data.get("again")
+    failed = data.get("failed_peers")
+    return Announcement(
+        digest=parsed,
+        info_hash=InfoHash.from_json(data.get("info_hash")) if info_hash is None else InfoHash.parse(info_hash),
+        peer=PeerInfo.from_json(data.get("peer")),
+        again_s=again / _NS if type(again) is int and again > 0 else None,
+        failed=tuple(map(PeerID.from_json, failed[:_MAX_FAILED])) if isinstance(failed, list) else (),
+        stopped=data.get("stopped") is True,
+    )
+
+
+@lru_cache(maxsize=1 << 16)
+def _peer_json(peer: PeerInfo) -> str:
+    """One entry of an answer. Kept, since the same peers are named in one answer after the other."""
+    return json.dumps(peer.to_json(), separators=(",", ":"))
+
+
+def encode_hand_out(answer: HandOut, source: str) -> bytes:
+    """The answer's JSON; `seen_ip` and `notice` are ours and ignored by the reference."""
+    peers = f"[{','.join(map(_peer_json, answer.peers))}]" if answer.peers else "null"
+    notice = f',"notice":{json.dumps(answer.notice)}' if answer.notice else ""
+    return (
+        f'{{"peers":{peers},"interval":{int(answer.interval_s * _NS)},"seen_ip":{json.dumps(source)}{notice}}}\n'
+    ).encode()
+
+
+class AnnounceResource(Resource):
+    """`GET /announce` (v1) and `POST /announce/<infohash>` (v2).
+
+    A plain resource: announces are most of what a tracker gets, and Klein would halve their number.
+    """
+
+    def __init__(self, tracker: Tracker, info_hash: str | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # twisted leaves it bare
+        self._tracker = tracker
+        self._info_hash = info_hash
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        """Called by twisted.web for what follows `/announce/`."""
+        if self._info_hash is not None:
+            return notFound()
+        return AnnounceResource(self._tracker, path.decode("latin-1")) if path else self
+
+    def render(self, request: Request) -> Any:
+        """Called by twisted.web."""
+        method = b"GET" if self._info_hash is None else b"POST"
+        if request.method != method:
+            body = b"method not allowed"
+            request.write(reply(request, 405, body, "text/plain; charset=utf-8", {"Allow": method.decode()}))
+            request.finish()
+            return NOT_DONE_YET
+        work = Deferred.fromCoroutine(self._answer(request))
+        request.notifyFinish().addErrback(lambda _gone: work.cancel())
+        work.addErrback(lambda failure: self._fail(request, failure))
+        work.addCallback(lambda data: self._finish(request, data))
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Request) -> bytes:
+        announcement = parse_announce(await read_body(request, MAX_ANNOUNCE_BYTES, "announce"), self._info_hash)
+        source = request.getClientAddress().host
+        answer = await self._tracker.announce(announcement, source)
+        return reply(request, 200, encode_hand_out(answer, source), "application/json")
+
+    def _fail(self, request: Request, failure: Failure) -> bytes | None:
+        return None if failure.check(CancelledError) else error_reply(request, failure, "plain")
+
+    def _finish(self, request: Request, data: bytes | None) -> None:
+        if data is not None and request.channel is not None:
+            request.write(data)
+            request.finish()
+
+
+@implementer(IResource)
+class _Root:
+    """Sends announces to their resource and everything else to Klein."""
+
+    isLeaf = False
+
+    def __init__(self, announce: Resource, rest: IResource) -> None:
+        self._announce = announce
+        self._rest = rest
+
+    def getChildWithDefault(self, name: bytes, request: Request) -> Any:
+        """Called by twisted.web for the first part of the path."""
+        if name == b"announce":
+            return self._announce
+        request.postpath = [*(request.prepath or []), *(request.postpath or [])]
+        request.prepath = []
+        return self._rest
+
+    def putChild(self, path: bytes, child: IResource) -> None:
+        """There are no others."""
+        raise NotImplementedError
+
+    def render(self, request: Request) -> Any:
+        """Called by twisted.web when the path is empty."""
+        return self._rest.render(request)
+
+
+def tracker_resource(
+    tracker: Tracker, origins: IOrigins, metrics: Metrics, *, ready: Check, reactor: IReactorTime
+) -> IResource:
+    """The HTTP face of a tracker."""
+    app: Klein = new_app("plain")
+    add_health(app, reactor=reactor, ready={"origins": ready})
+    add_metrics(app, metrics)
+
+    @app.route("/namespace/<path:namespace>/blobs/<digest>/metainfo", methods=["GET"])
+    async def metainfo(request: Request, namespace: str, digest: str) -> bytes:
+        meta = await origins.metainfo(path_value("namespace", namespace), path_digest(digest))
+        return reply(request, 200, meta.to_json(), "application/json")
+
+    return _Root(AnnounceResource(tracker), app.resource())

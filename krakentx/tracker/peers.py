@@ -1,0 +1,174 @@
+"""Who announced which torrent: the peers in memory.
+
+A peer is handed out until it has been silent for too long. How long that is, it says itself: our agents tell within
+what time they will announce again (`again`), and are dropped after twice that. Peers of the reference tell nothing:
+while downloading they announce every few seconds, so five minutes of silence mean they are gone; when complete they
+announce once and never again, so they are kept for hours, and it takes reports of others to drop them.
+
+A report (`failed_peers`) says that a peer could not be reached. The first one puts the peer behind all others, a
+second one from somebody else takes it out, and its next announce clears both: so a liar can do little, and a host that
+vanished is gone from the answers within one announce interval of two others.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Iterable
+from itertools import islice
+
+from attrs import define, field, frozen
+
+from krakentx.core.peer import InfoHash, PeerID, PeerInfo
+from krakentx.tracker.config import LocalStoreConfig
+
+_REPORTS = 2
+_SLACK_S = 5.0
+_MIN_AGAIN_S = 1.0
+
+
+@define(eq=False)
+class _Entry:
+    peer: PeerInfo
+    expires: float
+    reporters: set[PeerID] = field(factory=set)
+
+    def is_gone(self, now: float) -> bool:
+        return now >= self.expires or len(self.reporters) >= _REPORTS
+
+
+@define(eq=False)
+class _Swarm:
+    entries: dict[PeerID, _Entry] = field(factory=dict)
+    order: list[_Entry] = field(factory=list)  # the same entries; shuffled a little by every sample
+
+    def purge(self, now: float, keep_s: float) -> None:
+        self.order = [entry for entry in self.order if now < entry.expires + keep_s]
+        self.entries = {entry.peer.peer_id: entry for entry in self.order}
+
+
+@frozen
+class Known:
+    """What the memory says of a peer that somebody else names."""
+
+    gone: bool
+    suspect: bool
+
+
+class PeerMemory:
+    """Peers of all torrents; pure, `now` in monotonic seconds.
+
+    Args:
+        remember_s: how long a silent peer is still known to be silent, for a store that others share.
+    """
+
+    def __init__(self, config: LocalStoreConfig, rng: random.Random, *, remember_s: float = 0.0) -> None:
+        self._config = config
+        self._rng = rng
+        self._remember_s = remember_s
+        self._swarms: OrderedDict[InfoHash, _Swarm] = OrderedDict()  # whose turn it is to be swept, or to go, first
+        self.count = 0
+
+    @property
+    def torrents(self) -> int:
+        """Torrents with a peer, silent ones included."""
+        return len(self._swarms)
+
+    def announce(self, info_hash: InfoHash, peer: PeerInfo, now: float, again_s: float | None = None) -> None:
+        """Note that a peer is there.
+
+        Args:
+            again_s: within what time it promised to announce again; None when it promised nothing.
+        """
+        swarm = self._swarms.get(info_hash)
+        if swarm is None:
+            swarm = self._swarms[info_hash] = _Swarm()
+        else:
+            self._swarms.move_to_end(info_hash)
+        if again_s is not None:
+            ttl = min(self._config.ttl_s, 2 * max(_MIN_AGAIN_S, again_s) + _SLACK_S)
+        else:
+            ttl = self._config.ttl_s if peer.complete else self._config.leecher_ttl_s
+        entry = swarm.entries.get(peer.peer_id)
+        if entry is None:
+            if len(swarm.entries) >= self._config.max_torrent_peers:
+                self._purge(swarm, now)
+                if len(swarm.entries) >= self._config.max_torrent_peers:
+                    return
+            entry = swarm.entries[peer.peer_id] = _Entry(peer, now + ttl)
+            swarm.order.append(entry)
+            self.count += 1
+            self._make_room()
+            return
+        entry.peer, entry.expires = peer, now + ttl
+        if entry.reporters:
+            entry.reporters.clear()
+
+    def leave(self, info_hash: InfoHash, peer: PeerID, now: float) -> None:
+        """Note that a peer has stopped giving this torrent."""
+        swarm = self._swarms.get(info_hash)
+        entry = swarm.entries.get(peer) if swarm else None
+        if entry is not None:
+            entry.expires = now
+
+    def report(self, info_hash: InfoHash, failed: Iterable[PeerID], reporter: PeerID) -> None:
+        """Note that `reporter` could not reach these peers."""
+        swarm = self._swarms.get(info_hash)
+        if swarm is None:
+            return
+        for peer in failed:
+            entry = swarm.entries.get(peer)
+            if entry is not None and peer != reporter:
+                entry.reporters.add(reporter)
+
+    def known(self, info_hash: InfoHash, peer: PeerID, now: float) -> Known:
+        """Whether a peer is known to be gone, or suspected to be."""
+        swarm = self._swarms.get(info_hash)
+        entry = swarm.entries.get(peer) if swarm else None
+        return Known(entry.is_gone(now), bool(entry.reporters)) if entry else Known(gone=False, suspect=False)
+
+    def sample(self, info_hash: InfoHash, limit: int, asking: PeerID, now: float) -> list[PeerInfo]:
+        """At most `limit` random peers without the one that asks, those that somebody could not reach last."""
+        swarm = self._swarms.get(info_hash)
+        if swarm is None:
+            return []
+        order, rng = swarm.order, self._rng
+        good: list[PeerInfo] = []
+        suspect: list[PeerInfo] = []
+        end = len(order)
+        at = 0
+        while at < end and len(good) < limit:  # a shuffle that stops when it has enough
+            other = at + int(rng.random() * (end - at))
+            entry = order[other]
+            order[other] = order[at]
+            order[at] = entry
+            at += 1
+            if entry.peer.peer_id == asking or entry.is_gone(now):
+                continue
+            (suspect if entry.reporters else good).append(entry.peer)
+        return (good + suspect)[:limit]
+
+    def sweep(self, now: float, swarms: int) -> None:
+        """Forget what is long silent in the next few torrents; call it every second or so."""
+        for info_hash in self._oldest(swarms):
+            swarm = self._swarms[info_hash]
+            self._purge(swarm, now)
+            if not swarm.entries:
+                del self._swarms[info_hash]
+
+    def _oldest(self, count: int) -> list[InfoHash]:
+        """The torrents whose turn it is, which then go to the end of the row."""
+        oldest = list(islice(self._swarms, count))
+        for info_hash in oldest:
+            self._swarms.move_to_end(info_hash)
+        return oldest
+
+    def _purge(self, swarm: _Swarm, now: float) -> None:
+        before = len(swarm.entries)
+        swarm.purge(now, self._remember_s)
+        self.count -= before - len(swarm.entries)
+
+    def _make_room(self) -> None:
+        while self.count > self._config.max_peers and len(self._swarms) > 1:
+            _, swarm = self._swarms.popitem(last=False)
+            self.count -= len(swarm.entries)

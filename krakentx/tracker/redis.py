@@ -1,0 +1,166 @@
+"""Peers in redis, shared by several trackers, ours and the reference's alike (docs/wire.md, "Peer store").
+
+Key `peerset:<infohash>:<window>`, a set of members `<peer id>:<ip>:<port>:<0|1>`; the last part says whether the peer
+is complete. A window begins every hour, and the last five count.
+
+Every peer is kept in memory too. So redis may be down without anybody noticing more than fewer peers, and what this
+tracker knows of a peer (gone, out of reach) counts for the members that redis names, which nobody ever removes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import txredisapi
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from krakentx.core.errors import InvalidInput
+from krakentx.core.peer import InfoHash, PeerID, PeerInfo, parse_address
+from krakentx.tracker.config import RedisConfig
+from krakentx.tracker.interfaces import Announcement
+from krakentx.tracker.stores import LocalStore
+
+_ANSWER_S = 1.0
+"""An announce does not wait longer for redis, however patient `read_timeout` is."""
+
+
+def encode_member(peer: PeerInfo) -> str:
+    """A peer as a member of its set."""
+    return f"{peer.peer_id}:{peer.ip}:{peer.port}:{int(peer.complete)}"
+
+
+def decode_member(text: str) -> PeerInfo:
+    """Read a member; the address may be IPv6.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    peer_id, _, rest = text.partition(":")
+    parts = rest.rsplit(":", 2)
+    if len(parts) != 3 or not parts[0] or parts[2] not in ("0", "1") or not parts[1].isdecimal():
+        raise InvalidInput("peer", f"{text[:140]!r} is no member of a peer set")
+    return PeerInfo(PeerID.parse(peer_id), parts[0], int(parts[1]), complete=parts[2] == "1")
+
+
+class RedisStore:
+    """An `IPeerStore` in redis.
+
+    Args:
+        local: the memory beside it.
+        connection: a txredisapi handler; its `disconnect` ends it.
+        clock: seconds since the epoch, as those of a reactor.
+    """
+
+    log = Logger()
+
+    def __init__(self, local: LocalStore, connection: Any, config: RedisConfig, clock: IReactorTime) -> None:
+        self._local = local
+        self._redis = connection
+        self._config = config
+        self._clock = clock
+        self._down_until = 0.0
+        self._size = max(1, int(config.peer_set_window_size_s))
+
+    def start(self) -> None:
+        """Begin to forget silent peers."""
+        self._local.start()
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        await self._local.stop()
+        await self._redis.disconnect()
+
+    async def exchange(self, announcement: Announcement, limit: int) -> list[PeerInfo]:
+        """Record the peer, and name at most `limit` random others of its torrent."""
+        now = self._clock.seconds()
+        known = await self._local.exchange(announcement, limit)
+        if now < self._down_until:
+            return known
+        shared = Deferred.fromCoroutine(self._exchange(announcement, limit, int(now)))
+        try:
+            found = await shared.addTimeout(_ANSWER_S, self._clock)
+        except (txredisapi.RedisError, ConnectionError, OSError, TimeoutError) as error:
+            self._down_until = self._clock.seconds() + self._config.retry_s
+            self.log.warn(
+                "redis at {addr} does not answer ({error}); going on from memory for {retry_s:.0f} s",
+                addr=self._config.addr,
+                error=str(error) or type(error).__name__,
+                retry_s=self._config.retry_s,
+            )
+            return known
+        return self._merge(announcement, known, found, limit)
+
+    async def _exchange(self, announcement: Announcement, limit: int, now: int) -> list[str]:
+        current = now - now % self._size
+        windows = [current - self._size * back for back in range(max(1, self._config.max_peer_set_windows))]
+        info_hash, member = announcement.info_hash, encode_member(announcement.peer)
+        if announcement.stopped:
+            other = member[:-1] + ("0" if announcement.peer.complete else "1")
+            await self._all(*(("SREM", _key(info_hash, window), member, other) for window in windows))
+            return []
+        expires = current + self._size * len(windows)
+        key = _key(info_hash, current)
+        record = (("SADD", key, member), ("EXPIREAT", key, expires))
+        if not limit:
+            await self._all(*record)
+            return []
+        members: list[str] = (await self._all(*record, ("SRANDMEMBER", key, limit + 1)))[-1]
+        if len(members) <= limit:
+            older = await self._all(*(("SRANDMEMBER", _key(info_hash, window), limit) for window in windows[1:]))
+            members = [*members, *(member for window in older for member in window)]
+        return members
+
+    async def _all(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Send all at once, wait for all: one round trip."""
+        answers = await gatherResults(
+            [self._redis.execute_command(*command) for command in commands], consumeErrors=True
+        )
+        return list(answers)
+
+    def _merge(
+        self, announcement: Announcement, known: list[PeerInfo], members: list[str], limit: int
+    ) -> list[PeerInfo]:
+        """Both sources as one list: what this tracker knows itself has the last word."""
+        now, memory = self._clock.seconds(), self._local.memory
+        found = {peer.peer_id: peer for peer in known}
+        others: dict[PeerID, PeerInfo] = {}
+        suspect: dict[PeerID, PeerInfo] = {}
+        for member in members:
+            try:
+                peer = decode_member(member)
+            except InvalidInput:
+                self.log.debug("skipping {member} in redis", member=member)
+                continue
+            if peer.peer_id in found or peer.peer_id == announcement.peer.peer_id:
+                continue
+            state = memory.known(announcement.info_hash, peer.peer_id, now)
+            if state.gone:
+                continue
+            into = suspect if state.suspect else others
+            earlier = into.get(peer.peer_id)
+            if earlier is None or peer.complete:
+                into[peer.peer_id] = peer
+        return [*found.values(), *others.values(), *suspect.values()][:limit]
+
+
+def _key(info_hash: InfoHash, window: int) -> str:
+    return f"peerset:{info_hash}:{window}"
+
+
+def connect(config: RedisConfig) -> Any:
+    """Begin to connect, and keep connecting. Commands wait for a connection, so give them a deadline.
+
+    Raises:
+        InvalidInput: `addr` is no address.
+    """
+    host, port = parse_address(config.addr, 6379)
+    return txredisapi.lazyConnectionPool(
+        host,
+        port,
+        poolsize=config.max_active_conns,
+        connectTimeout=config.dial_timeout_s,
+        replyTimeout=config.read_timeout_s,
+        convertNumbers=False,
+    )

@@ -1,0 +1,100 @@
+"""The peers in memory, on numbers for time."""
+
+from __future__ import annotations
+
+import random
+
+from krakentx.core.peer import InfoHash, PeerID, PeerInfo
+from krakentx.tracker.config import LocalStoreConfig
+from krakentx.tracker.peers import PeerMemory
+
+HASH = InfoHash(b"h" * 20)
+
+
+def peer(number: int, *, complete: bool = False) -> PeerInfo:
+    return PeerInfo(PeerID(number.to_bytes(20, "big")), f"10.0.0.{number}", 16001, complete=complete)
+
+
+def names(memory: PeerMemory, now: float, limit: int = 50, asking: int = 0) -> set[int]:
+    return {int.from_bytes(p.peer_id, "big") for p in memory.sample(HASH, limit, peer(asking).peer_id, now)}
+
+
+def test_names_everybody_but_the_one_who_asks(rng: random.Random) -> None:
+    memory = PeerMemory(LocalStoreConfig(), rng)
+    for number in range(1, 6):
+        memory.announce(HASH, peer(number), 0.0)
+    assert names(memory, 1.0, asking=3) == {1, 2, 4, 5}
+    assert names(memory, 1.0, asking=9) == {1, 2, 3, 4, 5}
+    assert memory.sample(InfoHash(b"o" * 20), 50, peer(1).peer_id, 1.0) == []
+
+
+def test_samples_are_random_and_without_repeats(rng: random.Random) -> None:
+    memory = PeerMemory(LocalStoreConfig(), rng)
+    for number in range(1, 201):
+        memory.announce(HASH, peer(number % 200 + 1), 0.0)
+    seen = [len(names(memory, 1.0, limit=20)) for _ in range(50)]
+    assert seen == [20] * 50
+    union = set().union(*(names(memory, 1.0, limit=20) for _ in range(100)))
+    assert len(union) > 190
+
+
+def test_a_promise_that_is_not_kept_ends_a_peer(rng: random.Random) -> None:
+    memory = PeerMemory(LocalStoreConfig(), rng)
+    memory.announce(HASH, peer(1), 0.0, again_s=3.0)
+    assert names(memory, 10.9) == {1}
+    assert names(memory, 11.0) == set()
+    memory.announce(HASH, peer(1), 12.0, again_s=3.0)
+    assert names(memory, 12.0) == {1}
+
+
+def test_without_a_promise_complete_peers_are_kept_for_hours_and_others_for_minutes(rng: random.Random) -> None:
+    memory = PeerMemory(LocalStoreConfig(), rng)
+    memory.announce(HASH, peer(1, complete=True), 0.0)
+    memory.announce(HASH, peer(2), 0.0)
+    assert names(memory, 299.0) == {1, 2}
+    assert names(memory, 301.0) == {1}
+    assert names(memory, 5 * 3600.0) == set()
+
+
+def test_one_peer_counts_once_and_its_last_word_holds(rng: random.Random) -> None:
+    memory = PeerMemory(LocalStoreConfig(), rng)
+    memory.announce(HASH, peer(1), 0.0)
+    memory.announce(HASH, peer(1, complete=True), 1.0)
+    assert memory.count == 1
+    assert [p.complete for p in memory.sample(HASH, 50, peer(0).peer_id, 2.0)] == [True]
+
+
+def test_a_peer_cannot_report_itself_or_twice(rng: random.Random) -> None:
+    memory = PeerMemory(LocalStoreConfig(), rng)
+    for number in (1, 2, 3):
+        memory.announce(HASH, peer(number), 0.0)
+    for _ in range(3):
+        memory.report(HASH, [peer(1).peer_id], peer(1).peer_id)
+        memory.report(HASH, [peer(1).peer_id], peer(2).peer_id)
+    assert names(memory, 1.0) == {1, 2, 3}
+    memory.report(HASH, [peer(1).peer_id], peer(3).peer_id)
+    assert names(memory, 1.0) == {2, 3}
+    assert memory.known(HASH, peer(1).peer_id, 1.0).gone
+
+
+def test_sweeping_frees_what_is_long_silent(rng: random.Random) -> None:
+    memory = PeerMemory(LocalStoreConfig(), rng, remember_s=100.0)
+    hashes = [InfoHash(bytes([n]) * 20) for n in range(10)]
+    for info_hash in hashes:
+        memory.announce(info_hash, peer(1), 0.0, again_s=10.0)
+    memory.announce(hashes[0], peer(2), 100.0, again_s=10.0)
+    memory.sweep(110.0, 100)
+    assert (memory.torrents, memory.count) == (10, 11)  # silent, yet remembered
+    for _ in range(4):
+        memory.sweep(130.0, 3)
+    assert (memory.torrents, memory.count) == (1, 1)
+
+
+def test_is_bounded(rng: random.Random) -> None:
+    memory = PeerMemory(LocalStoreConfig(max_peers=100, max_torrent_peers=30), rng)
+    for number in range(1, 50):
+        memory.announce(HASH, peer(number), 0.0)
+    assert memory.count == 30
+    for n in range(200):
+        memory.announce(InfoHash(bytes([n]) * 20), peer(1), 1.0)
+    assert memory.count <= 100
