@@ -144,12 +144,13 @@ class Session:
         return self._framer.take_payload_prefix(limit)
 
     def payload_passed(self, count: int) -> None:
-        """`count` bytes of the payload were read from the socket past the session.
+        """`count` bytes of the payload were read from the socket past the session; after `close` nobody counts.
 
         Raises:
             LocalProtocolError: bytes that came earlier were not taken, or it is more than the payload.
         """
-        self._framer.payload_passed(count)
+        if self.state is not State.CLOSED:
+            self._framer.payload_passed(count)
 
     def close(self) -> None:
         """Nothing more is sent or read. May be called twice."""
