@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 from collections import OrderedDict
 
 from attrs import frozen
@@ -12,6 +13,7 @@ from twisted.logger import Logger
 
 from krakentx.core.errors import InvalidInput
 from krakentx.core.peer import PeerInfo
+from krakentx.swarm.handout import hand_out
 from krakentx.tracker.config import PolicyConfig, ServerConfig
 from krakentx.tracker.interfaces import Announcement, IOrigins, IPeerStore
 
@@ -25,13 +27,9 @@ _MAX_WARNED = 1000
 class HandOut:
     """The answer to an announce; `notice` is a sentence for the operator of the peer, or empty."""
 
-    peers: list[PeerInfo]
+    peers: tuple[PeerInfo, ...]
     interval_s: float
     notice: str = ""
-
-
-def _rank(peer: PeerInfo) -> int:
-    return 1 if peer.origin else 0 if peer.complete else 2
 
 
 class Tracker:
@@ -49,12 +47,14 @@ class Tracker:
         config: ServerConfig,
         policy: PolicyConfig,
         clock: IReactorTime,
+        rng: random.Random,
     ) -> None:
         self._store = store
         self._origins = origins
         self._config = config
         self._policy = policy
         self._clock = clock
+        self._rng = rng
         self._warned: OrderedDict[str, None] = OrderedDict()
 
     async def announce(self, announcement: Announcement, source: str) -> HandOut:
@@ -71,17 +71,13 @@ class Tracker:
         if notice:
             self._warn(peer, notice)
         limit = 0 if peer.complete or announcement.stopped else self._config.announce_limit
-        peers = await self._store.exchange(announcement, limit)
-        if limit:
-            peers = [*peers, *await self._from_origins(announcement)]
-            if self._policy.priority == "completeness":
-                peers.sort(key=_rank)
-        return HandOut(peers, self._config.announce_interval_s, notice)
-
-    async def _from_origins(self, announcement: Announcement) -> list[PeerInfo]:
+        agents = await self._store.exchange(announcement, limit)
+        if not limit:
+            return HandOut((), self._config.announce_interval_s, notice)
         asked = Deferred.fromCoroutine(self._origins.peers(announcement.digest))
         asked.addTimeout(_ORIGINS_WAIT_S, self._clock, onTimeoutCancel=lambda _result, _timeout: [])
-        return [origin for origin in await asked if origin.peer_id != announcement.peer.peer_id]
+        peers = hand_out(peer.peer_id, agents, await asked, limit=limit, policy=self._policy.priority, rng=self._rng)
+        return HandOut(peers, self._config.announce_interval_s, notice)
 
     def _warn(self, peer: PeerInfo, notice: str) -> None:
         if peer.address not in self._warned:

@@ -5,9 +5,9 @@ what time they will announce again (`again`), and are dropped after twice that. 
 while downloading they announce every few seconds, so five minutes of silence mean they are gone; when complete they
 announce once and never again, so they are kept for hours, and it takes reports of others to drop them.
 
-A report (`failed_peers`) says that a peer could not be reached. The first one puts the peer behind all others, a
-second one from somebody else takes it out, and its next announce clears both: so a liar can do little, and a host that
-vanished is gone from the answers within one announce interval of two others.
+A report (`failed_peers`) says that a peer could not be reached. After the first one it is named only when there is
+room, and no more to who reported it; a second one from somebody else takes it out, and its next announce clears both.
+So a liar can do little, and a host that vanished is gone from the answers within one announce interval of two others.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class PeerMemory:
         return Known(entry.is_gone(now), bool(entry.reporters)) if entry else Known(gone=False, suspect=False)
 
     def sample(self, info_hash: InfoHash, limit: int, asking: PeerID, now: float) -> list[PeerInfo]:
-        """At most `limit` random peers without the one that asks, those that somebody could not reach last."""
+        """At most `limit` random peers without the one that asks, and without those that it could not reach."""
         swarm = self._swarms.get(info_hash)
         if swarm is None:
             return []
@@ -143,7 +143,7 @@ class PeerMemory:
             order[other] = order[at]
             order[at] = entry
             at += 1
-            if entry.peer.peer_id == asking or entry.is_gone(now):
+            if entry.peer.peer_id == asking or entry.is_gone(now) or asking in entry.reporters:
                 continue
             (suspect if entry.reporters else good).append(entry.peer)
         return (good + suspect)[:limit]

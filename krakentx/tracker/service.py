@@ -71,7 +71,7 @@ def build(config: TrackerConfig, *, reactor: Any, rng: random.Random | None = No
     store: IPeerStore = LocalStore(memory, reactor)
     if redis.enabled:
         store = RedisStore(LocalStore(memory, reactor), connect(redis), redis, reactor)
-    tracker = Tracker(store, origins, config.trackerserver, config.peerhandoutpolicy, reactor)
+    tracker = Tracker(store, origins, config.trackerserver, config.peerhandoutpolicy, reactor, rng)
     resource: IResource = tracker_resource(tracker, origins, metrics, ready=origins.check, reactor=reactor)
     http = HttpService(
         "tracker",
