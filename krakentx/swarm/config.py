@@ -16,6 +16,8 @@ from krakentx.config.fields import duration, size
 class ConnStateConfig:
     """`connstate`: how many connections a torrent may have, and how long a peer is left alone."""
 
+    UNUSED = frozenset({"max_mutual_conn"})
+
     max_open_conn: int = 20
     """Connections of one torrent, both directions together."""
     max_dialled_conn: int = 0
@@ -46,6 +48,8 @@ class ConnStateConfig:
 class BandwidthConfig:
     """`conn.bandwidth`: limits on piece bytes of the whole process; control messages and HTTP are not counted."""
 
+    UNUSED = frozenset({"token_size"})
+
     enable: bool = False
     egress_bits_per_sec: int = 200 * 8 * 2**20
     ingress_bits_per_sec: int = 300 * 8 * 2**20
@@ -54,6 +58,8 @@ class BandwidthConfig:
 @frozen
 class ConnConfig:
     """`conn`: one connection."""
+
+    UNUSED = frozenset({"receiver_buffer_size"})
 
     handshake_timeout_s: float = duration("5s", key="handshake_timeout")
     """For each of: dial answered to handshake, accepted socket to handshake."""
@@ -140,6 +146,8 @@ class FallbackConfig:
 @frozen
 class SwarmConfig:
     """The whole section; defaults only for a key that is absent."""
+
+    UNUSED = frozenset({"preemption_interval", "emit_stats_interval"})
 
     seeder_tti_s: float = duration("5m", key="seeder_tti")
     """A complete torrent that nobody asked anything of for so long is put away."""
