@@ -29,6 +29,8 @@ from twisted.web.server import Request, Site
 from krakentx.web.bodies import Body, ClientGone
 from krakentx.web.metrics import HttpMetrics
 
+access = Logger(namespace="krakentx.web.access")
+
 _TLS_HANDSHAKE = 0x16
 _SMALL_REST = 1 << 16
 """A rest of a body up to this many bytes is awaited after an early answer, so that the connection can live on."""
@@ -185,7 +187,7 @@ class KrakenChannel(HTTPChannel):
     def allHeadersReceived(self) -> None:
         """The headers are in: call the route now, unless there is no body to wait for."""
         self._header_began = False
-        self.setTimeout(self.timeOut)
+        self.setTimeout(self.site.timeOut)
         super().allHeadersReceived()
         if self.length != 0:
             self.requests[-1].begin(self._command, self._path, self._version)
@@ -205,14 +207,14 @@ class KrakenChannel(HTTPChannel):
         if self.transport is not None and self.transport.connected:
             self._networkProducer.resumeProducing()
             if self.requests and not self.requests[0].body.complete:
-                self.setTimeout(self.timeOut)
+                self.setTimeout(self.site.timeOut)
 
     def requestDone(self, request: KrakenRequest) -> None:
         """The answer is out."""
         if request.body.complete:
             if self.site.draining:
                 self.persistent = False
-            self._savedTimeOut = self.timeOut
+            self._savedTimeOut = self.site.timeOut
             super().requestDone(request)
         else:
             del self.requests[0]
@@ -263,8 +265,6 @@ class KrakenSite(Site):
         level: of the access log's lines; answers of 500 and above are warnings, health checks are always `debug`.
     """
 
-    _access = Logger(namespace="krakentx.web.access")
-
     def __init__(
         self,
         resource: IResource,
@@ -300,7 +300,7 @@ class KrakenSite(Site):
         if self._metrics is not None:
             self._metrics.observe(request.method, status, elapsed_s)
         level = LogLevel.debug if request.path in _QUIET else LogLevel.warn if status >= 500 else self._level
-        self._access.emit(
+        access.emit(
             level,
             "{name} {method} {path} {status} {size_bytes} bytes {elapsed_s:.3f} s",
             name=self.name,
