@@ -19,14 +19,17 @@ from typing import IO, Any, cast
 from twisted.logger import (
     FileLogObserver,
     FilteringLogObserver,
+    ILogFilterPredicate,
     ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
+    PredicateResult,
     eventAsText,
     globalLogBeginner,
 )
 from twisted.python.logfile import LogFile
+from zope.interface import provider
 
 COMPONENTS = {
     "agent": "agent",
@@ -39,7 +42,8 @@ COMPONENTS = {
 }
 # In a herd these shared packages serve one component only; in any other process they serve that process's component.
 _IN_HERD = {"peer": "origin", "registry": "proxy", "queue": "origin"}
-_LEVELS = {LogLevel.debug: "DEBUG", LogLevel.info: "INFO", LogLevel.warn: "WARN", LogLevel.error: "ERROR"}
+# Twisted calls every logged failure critical; to an operator it is an error like others.
+_LEVELS = {LogLevel.debug: "DEBUG", LogLevel.info: "INFO", LogLevel.warn: "WARN"}
 _ROTATE_BYTES = 64 << 20
 _ROTATED_FILES = 5
 
@@ -63,11 +67,19 @@ def observer(out: IO[str], component: str, *, as_json: bool, level: LogLevel | N
     def render(event: LogEvent) -> str:
         return _json_line(event, component) if as_json else _text_lines(event, component)
 
-    predicate = LogLevelFilterPredicate(defaultLogLevel=level or LogLevel.info)
-    for chatty in ("twisted.internet.protocol.Factory", "twisted.web.server.Site", "klein", "txredisapi"):
-        predicate.setLogLevelForNamespace(chatty, LogLevel.warn)
-    filtering: ILogObserver = FilteringLogObserver(FileLogObserver(out, render), [predicate])
+    levels = LogLevelFilterPredicate(defaultLogLevel=level or LogLevel.info)
+    filtering: ILogObserver = FilteringLogObserver(FileLogObserver(out, render), [_no_chatter, levels])
     return filtering
+
+
+@provider(ILogFilterPredicate)
+def _no_chatter(event: LogEvent) -> Any:
+    """Drop what Twisted tells of every port and factory: our own services say what listens where."""
+    text = str(event.get("log_text") or event.get("log_format") or "")
+    legacy_listening = event.get("log_namespace") == "log_legacy" and " starting on " in text
+    if legacy_listening or text.startswith(("Starting factory", "Stopping factory")):
+        return PredicateResult.no
+    return PredicateResult.maybe
 
 
 def log_file(path: str) -> IO[str]:
@@ -96,7 +108,7 @@ def _text_lines(event: LogEvent, process: str) -> str:
     text = eventAsText(event, includeTimestamp=False, includeSystem=False)
     if not text:
         return ""
-    level = _LEVELS.get(event.get("log_level", LogLevel.info), "FATAL")
+    level = _LEVELS.get(event.get("log_level", LogLevel.info), "ERROR")
     head = f"{_time(event)} {level:<5} [{component_of(event, process)}] "
     return "".join(f"{head}{line}\n" for line in text.splitlines())
 
@@ -109,7 +121,7 @@ def _json_line(event: LogEvent, process: str) -> str:
     line: dict[str, Any] = {
         **own,
         "time": _time(event),
-        "level": _LEVELS.get(event.get("log_level", LogLevel.info), "FATAL").lower(),
+        "level": _LEVELS.get(event.get("log_level", LogLevel.info), "ERROR").lower(),
         "component": component_of(event, process),
         "namespace": event.get("log_namespace", ""),
         "message": text,

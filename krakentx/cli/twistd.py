@@ -78,23 +78,31 @@ class ComponentOptions(usage.Options):
     summary: ClassVar[str]
     flags: ClassVar[tuple[Flag, ...]] = ()
     longdesc: ClassVar[str]
+    optParameters: ClassVar[list[list[Any]]]
 
     optFlags = [["json-logs", None, "One JSON object per log line (also: KRAKEN_LOG_FORMAT=json in the environment)."]]
-    optParameters: list[list[Any]] = [
-        ["config", None, None, "YAML file; without one the defaults below are used."],
-        ["secrets", None, None, "YAML file laid over --config, for what should not stand there."],
-        ["cluster", None, None, "Name of the cluster, told in the log."],
-        ["log-level", None, "info", "debug, info, warn or error."],
-        ["mutex-profile-fraction", None, None, "Accepted for the sake of existing scripts, and ignored."],
-    ]
-    _common = ("config", "secrets", "cluster", "log-level", "mutex-profile-fraction", "data-dir")
+    _common: ClassVar[dict[str, tuple[str | None, str]]] = {
+        "config": (None, "YAML file; without one the defaults below are used."),
+        "secrets": (None, "YAML file laid over --config, for what should not stand there."),
+        "data-dir": (None, "Folder for everything kept on disk. [default: {data_dir}]"),
+        "cluster": (None, "Name of the cluster; accepted for the sake of existing scripts."),
+        "log-level": ("info", "debug, info, warn or error."),
+        "mutex-profile-fraction": (None, "Accepted for the sake of existing scripts, and ignored."),
+    }
 
     def __init_subclass__(cls) -> None:
-        """Twisted gathers the rows of the class and of its bases; ours are made from `flags`."""
+        """Twisted reads rows of a class attribute; here they are made from `flags`."""
         super().__init_subclass__()
-        folder = f"Folder for everything kept on disk. [default: {default_data_dir(cls.component)}]"
-        cls.optParameters = [[flag.name, None, None, cls._doc(flag)] for flag in cls.flags]
-        cls.optParameters.append(["data-dir", None, None, folder])
+        own = {flag.name for flag in cls.flags}
+        folder = default_data_dir(cls.component)
+        cls.optParameters = [
+            *([flag.name, None, None, cls._doc(flag)] for flag in cls.flags),
+            *(
+                [name, None, default, doc.format(data_dir=folder)]
+                for name, (default, doc) in cls._common.items()
+                if name not in own
+            ),
+        ]
         cls.longdesc = cls._longdesc()
 
     def __init__(self) -> None:

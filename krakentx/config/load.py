@@ -31,7 +31,7 @@ T = TypeVar("T")
 # library, its metrics senders, its tracing.
 UNUSED_EVERYWHERE = frozenset(
     [
-        *("zap", "nginx", "metrics", "network_event", "trace", "tracing", "jaeger", "otel"),
+        *("zap", "nginx", "tls", "metrics", "network_event", "trace", "tracing", "jaeger", "otel"),
         *("registry.docker", "registryoverride", "backend_manager.log", "scheduler.log", "scheduler.torrentlog"),
         *("blobserver.listener", "trackerserver.listener", "tagserver.listener", "server.listener", "agentserver"),
         *("trackerserver.get_metainfo_limit", "tagserver.cache"),
