@@ -1,0 +1,35 @@
+"""The numbers of the peer wire, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from krakentx.peer.counters import Counters
+from krakentx.peer.scheduler import Scheduler
+
+
+class SwarmCollector(Collector):
+    """Reads a scheduler whenever somebody asks; register it with the component's `Metrics.registry`.
+
+    Args:
+        component: `agent` or `origin`.
+    """
+
+    def __init__(self, component: str, scheduler: Scheduler) -> None:
+        self._prefix = f"kraken_{component}_peer"
+        self._scheduler = scheduler
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """Called by prometheus_client."""
+        counters = self._scheduler.counters
+        for field in attrs.fields(Counters):
+            text = f"{field.name.replace('_', ' ')} since the start."
+            yield CounterMetricFamily(f"{self._prefix}_{field.name}", text, value=getattr(counters, field.name))
+        yield GaugeMetricFamily(f"{self._prefix}_torrents", "Blobs in the swarm.", value=self._scheduler.torrent_count)
+        yield GaugeMetricFamily(
+            f"{self._prefix}_connections", "Connections to peers.", value=self._scheduler.connection_count
+        )
