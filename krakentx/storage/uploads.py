@@ -13,9 +13,10 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from attrs import define
-from twisted.internet.defer import DeferredLock
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from krakentx.core.digest import Digest, Hasher
@@ -36,8 +37,7 @@ _ID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")
 @define(eq=False)
 class _Part:
     data: bytes
-    settled: bool = False
-    error: Exception | None = None
+    written: Deferred[None] = field(factory=Deferred)
 
 
 class Upload:
@@ -53,6 +53,7 @@ class Upload:
         self._owner = owner
         self._waiting: deque[_Part] = deque()
         self._turn = DeferredLock()
+        self._draining = False
         self._over = False
 
     @property
@@ -72,17 +73,19 @@ class Upload:
         if data:
             part = _Part(data)
             self._waiting.append(part)
-            await shielded(self._write(part))
+            if not self._draining:
+                self._draining = True
+                Shared(self._drain())
+            await part.written
 
-    async def _write(self, part: _Part) -> None:
+    async def _drain(self) -> None:
         await self._turn.acquire()
         try:
-            while not part.settled:
+            while self._waiting:
                 await self._write_batch()
         finally:
+            self._draining = False
             self._turn.release()
-        if part.error is not None:
-            raise part.error
 
     async def _write_batch(self) -> None:
         batch = [self._waiting.popleft()]
@@ -90,19 +93,19 @@ class Upload:
         while self._waiting and size + len(self._waiting[0].data) <= BATCH:
             batch.append(self._waiting.popleft())
             size += len(batch[-1].data)
-        error: Exception | None = None
+        outcome: Failure | None = None
         try:
             self._alive()
             await self._owner.threads.run(self._append, [part.data for part in batch])
             self.offset += size
-        except Exception as failure:  # raised again, to each of those who wait
-            error = failure
+        except Exception:  # goes on to each of those who wait
+            outcome = Failure()
             # What waits behind was meant for the place after these bytes.
             batch.extend(self._waiting)
             self._waiting.clear()
         self.touched_at = self._owner.threads.now()
         for part in batch:
-            part.settled, part.error = True, error
+            part.written.callback(outcome)  # a Failure starts the error chain
 
     def _append(self, parts: list[bytes]) -> None:
         """In a thread: bytes first, then the hash, so that a failed write leaves the hash at the old offset."""
