@@ -20,7 +20,7 @@ class HostsConfig:
 
     def __attrs_post_init__(self) -> None:
         if self.static and self.dns:
-            raise ConfigError("give either `static` or `dns`, not both")
+            raise ConfigError("give either `static` or `dns`, not both; `static: []` drops an inherited list")
 
     def __bool__(self) -> bool:
         return bool(self.static or self.dns)
