@@ -66,7 +66,8 @@ class FileRun:
     """A frame, and the bytes of a file that follow it.
 
     Args:
-        on_begin: the first byte leaves.
+        header: the frame; a run without one could not be told from the frames around it, so it is never empty.
+        on_begin: the first byte left.
         on_end: called exactly once: True when the last byte was given to the kernel, False when the run was dropped.
             The file must stay open until then.
     """
