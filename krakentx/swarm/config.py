@@ -92,6 +92,8 @@ class DispatchConfig:
     """How long a request waits before it is doubled."""
     move_requests: bool = True
     """Move a queued request from a busy peer of ours to one that has nothing to do for us."""
+    move_after_s: float = duration("20ms", key="move_after")
+    """A request younger than that stays where it is: it may have begun, and then it would come twice."""
     spare_origins: bool = True
     """While agents deliver, ask an origin only for what no agent around us has."""
     reader_window: int = 4

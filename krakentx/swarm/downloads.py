@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from attrs import define
 
+from krakentx.core.bitfield import indices
 from krakentx.swarm.connections import Connections
 from krakentx.swarm.effects import FetchFromOrigin, PieceReady, ReceivePiece, Send, SkipPayload, VerifyBlob
 from krakentx.swarm.picker import any_of, lowest
@@ -16,6 +17,7 @@ from krakentx.wire.messages import AnnouncePiece, CancelPiece, PiecePayload, Pie
 
 _PATIENCE_MAX = 16.0
 _GIVE_UP = 4  # time-outs without a sign until a connection is closed
+_MOVE_TRIES = 4
 _UNSOLICITED_MAX = 3
 _SPARE_S = 0.05  # how long an idle origin is spared for a piece that agents hold
 _CAREFUL_S = 5.0  # how long a corrupt blob is asked for by HTTP only, when HTTP fails
@@ -50,10 +52,10 @@ class Downloads:
             self._ask(conn, piece, now)
             under_way += 1
 
-    def refill_all(self, torrent: Torrent, now: float, *, may_move: bool = True) -> None:
+    def refill_all(self, torrent: Torrent, now: float) -> None:
         """Requests came free: offer them to everybody who has room."""
         for conn in list(torrent.conns.values()):
-            self.refill(conn, now, may_move=may_move)
+            self.refill(conn, now, may_move=False)
 
     def _choose(self, conn: Conn, wanted: int, now: float) -> int | None:
         torrent, config = conn.torrent, self.desk.config.dispatch
@@ -102,42 +104,52 @@ class Downloads:
         self.desk.emit(Send(conn.id, PieceRequest(piece, 0, torrent.meta.piece_size(piece))))
 
     def _take_over(self, conn: Conn, now: float, may_move: bool) -> None:
-        """A connection has nothing to do, since all it offers was asked of others: let it take one such request.
-
-        Either a request that waits at a busy peer of ours, which is cancelled there; or in endgame one that waits
-        anywhere, as a second copy.
-        """
+        """A connection has nothing to do, since all it offers was asked of others: let it take one such request."""
         torrent, config = conn.torrent, self.desk.config.dispatch
-        waiting = conn.mask & torrent.missing & torrent.requests.asked & ~torrent.writing & ~torrent.fallback.held
-        movable = waiting & torrent.requests.movable if self._may_move(conn, may_move) else 0
-        if movable:
-            piece = any_of(torrent.rarity.rarest(movable), self.desk.rng)
-            if conn.id not in torrent.requests.holders(piece):
-                self._cancel(torrent, piece)
-                self._ask(conn, piece, now)
-                return
-        if config.disable_endgame or torrent.missing.bit_count() > config.endgame_threshold:
+        waiting = conn.mask & torrent.missing & torrent.requests.asked & ~(torrent.writing | torrent.fallback.held)
+        movable = waiting & torrent.requests.movable
+        if may_move and movable and config.move_requests and not self._spared(conn) and self._move(conn, movable, now):
             return
+        if torrent.missing.bit_count() <= config.endgame_threshold and not config.disable_endgame:
+            self._double(conn, waiting, now)
+
+    def _move(self, conn: Conn, movable: int, now: float) -> bool:
+        """Take over a request that waits at a busy peer of ours, and cancel it there.
+
+        A new piece appears at one neighbour, everybody queues there, and those who get it next would stand idle since
+        it was "already asked for". A peer of the reference ignores CANCEL and would send a second copy.
+        """
+        torrent, desk = conn.torrent, self.desk
+        for _ in range(_MOVE_TRIES):
+            piece = any_of(torrent.rarity.rarest(movable), desk.rng)
+            holders = torrent.requests.holders(piece)
+            if conn.id not in holders:
+                if now - torrent.requests.of(holders[0])[piece] >= desk.config.dispatch.move_after_s:
+                    self._cancel(torrent, piece)
+                    self._ask(conn, piece, now)
+                    return True
+                desk.alarms.no_later(conn, now + desk.config.dispatch.move_after_s)
+            movable &= ~(1 << piece)
+            if not movable:
+                break
+        return False
+
+    def _double(self, conn: Conn, waiting: int, now: float) -> None:
+        """Endgame: ask for a second copy of a piece that waits anywhere, or that comes very slowly."""
+        torrent, config = conn.torrent, self.desk.config.dispatch
         slow = conn.mask & torrent.missing & torrent.writing & ~torrent.requests.asked
-        while slow:
-            piece = lowest(slow)
-            slow &= slow - 1
-            if self._writer(torrent, piece, now - config.stall_timeout_s) is not None:
+        for piece in indices(slow):
+            if conn.receiving != piece and self._writer(torrent, piece, now - config.stall_timeout_s) is not None:
                 self._ask(conn, piece, now)
                 return
-        while waiting:
-            piece = lowest(waiting)
-            waiting &= waiting - 1
-            holders = torrent.requests.holders(piece)
-            if len(holders) == 1 and holders[0] != conn.id:
-                asked_at = torrent.requests.of(holders[0])[piece]
-                if now - asked_at >= config.endgame_patience_s:
-                    self._ask(conn, piece, now)
-                    return
+        for piece in indices(waiting):
+            first, *more = torrent.requests.holders(piece)
+            if more or first == conn.id:
+                continue
+            if now - torrent.requests.of(first)[piece] >= config.endgame_patience_s:
+                self._ask(conn, piece, now)
+                return
         self.desk.alarms.no_later(torrent, now + config.endgame_patience_s)
-
-    def _may_move(self, conn: Conn, allowed: bool) -> bool:
-        return allowed and self.desk.config.dispatch.move_requests and not self._spared(conn)
 
     def _writer(self, torrent: Torrent, piece: int, before: float) -> Conn | None:
         """The connection that has been receiving `piece` since some time before."""

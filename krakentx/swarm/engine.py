@@ -127,22 +127,15 @@ class Engine:
         return out
 
     def _share(self, now: float) -> None:
-        """Offer what came free to all. The second round serves those whose requests were moved, and moves nothing."""
+        """Offer what came free to all. Moves nothing, else two peers could hand one request to and fro for ever."""
         desk = self._desk
-        for may_move in (True, False):
-            freed = list(desk.freed.values())
-            desk.freed.clear()
-            for torrent in freed:
-                if desk.torrents.get(torrent.info_hash) is torrent:
-                    self._connections.fill(torrent, now)
-                    if may_move:
-                        self._downloads.fetch(torrent, now)
-                    self._downloads.refill_all(torrent, now, may_move=may_move)
-
-    @property
-    def config(self) -> SwarmConfig:
-        """The settings in use."""
-        return self._desk.config
+        freed = list(desk.freed.values())
+        for torrent in freed:
+            if desk.torrents.get(torrent.info_hash) is torrent:
+                self._connections.fill(torrent, now)
+                self._downloads.fetch(torrent, now)
+                self._downloads.refill_all(torrent, now)
+        desk.freed.clear()
 
     def configure(self, config: SwarmConfig) -> None:
         """Use other settings from the next event on."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from attrs import Factory, define
+from attrs import define
 
 from krakentx.swarm.config import UploadConfig
 from krakentx.swarm.events import ConnID
@@ -56,129 +56,121 @@ class SlotCount:
         self._last_rate = rate
 
 
-@define
-class _Queue:
-    """What one connection is to be sent."""
-
-    waiting: deque[int] = Factory(deque)
-    active: dict[int, float] = Factory(dict)  # piece -> since when
-
-
 class Uploads:
     """Round robin over connections."""
 
     def __init__(self, config: UploadConfig) -> None:
         self.config = config
-        self._queues: dict[ConnID, _Queue] = {}
-        self._turn: deque[ConnID] = deque()  # connections with something waiting, each once
+        self._waiting: dict[ConnID, deque[int]] = {}  # none of them empty
+        # One piece per connection at a time: what stands behind another piece of the same socket would leave no
+        # earlier, and could not be cancelled any more.
+        self._leaving: dict[ConnID, tuple[int, float]] = {}  # piece, since when
+        self._turn: deque[ConnID] = deque()  # connections with something waiting and nothing leaving, each once
         self._slots = SlotCount(config.slots)
-        self._active = 0
         self._mean_s = 0.0  # how long a piece takes, lately
 
     def __len__(self) -> int:
         """Pieces waiting or leaving."""
-        return sum(len(queue.waiting) + len(queue.active) for queue in self._queues.values())
+        return sum(map(len, self._waiting.values())) + len(self._leaving)
 
     @property
     def active(self) -> int:
         """Pieces that leave at this moment."""
-        return self._active
-
-    def busy(self, conn: ConnID) -> bool:
-        """Something waits or leaves for this connection."""
-        return conn in self._queues
-
-    def stuck_since(self, conn: ConnID) -> float | None:
-        """Since when the oldest piece of this connection has been leaving; None when none is."""
-        queue = self._queues.get(conn)
-        return min(queue.active.values()) if queue and queue.active else None
-
-    def add(self, conn: ConnID, piece: int) -> bool:
-        """Queue a piece. False when too many wait already; a piece that is queued anyway is not queued twice."""
-        queue = self._queues.get(conn)
-        if queue is None:
-            queue = self._queues[conn] = _Queue()
-        if piece in queue.active or piece in queue.waiting:
-            return True
-        if len(queue.waiting) >= self.config.max_queued:
-            return False
-        if not queue.waiting:
-            self._turn.append(conn)
-        queue.waiting.append(piece)
-        return True
-
-    def cancel(self, conn: ConnID, piece: int) -> bool:
-        """Drop a piece that waits. False when it does not (any more)."""
-        queue = self._queues.get(conn)
-        if queue is None or piece not in queue.waiting:
-            return False
-        queue.waiting.remove(piece)
-        self._tidy(conn, queue)
-        return True
-
-    def drop(self, conn: ConnID) -> None:
-        """The connection is gone."""
-        queue = self._queues.pop(conn, None)
-        if queue is not None:
-            self._active -= len(queue.active)
-            if queue.waiting:
-                self._turn.remove(conn)
-
-    def began(self, conn: ConnID, piece: int, now: float) -> None:
-        """The first byte left: only from now on can one say that it takes long."""
-        queue = self._queues.get(conn)
-        if queue is not None and piece in queue.active:
-            queue.active[piece] = now
-
-    def sent(self, conn: ConnID, piece: int, size_bytes: int, now: float) -> None:
-        """The last byte left."""
-        queue = self._queues.get(conn)
-        since = None if queue is None else queue.active.pop(piece, None)
-        if queue is None or since is None:
-            return
-        self._active -= 1
-        took = now - since
-        self._mean_s = took if not self._mean_s else 0.8 * self._mean_s + 0.2 * took
-        if self._turn:
-            self._slots.sent(size_bytes, now, self.config)
-        else:
-            self._slots.restart(now)
-        self._tidy(conn, queue)
-
-    def start(self, now: float) -> list[tuple[ConnID, int]]:
-        """Take what may leave now."""
-        started = []
-        while self._turn and self._active < self.config.max_slots and self._holding(now) < self._slots.now:
-            conn = self._turn.popleft()
-            queue = self._queues[conn]
-            piece = queue.waiting.popleft()
-            queue.active[piece] = now
-            self._active += 1
-            if queue.waiting:
-                self._turn.append(conn)
-            started.append((conn, piece))
-        return started
-
-    @property
-    def patience_s(self) -> float:
-        """A piece that takes longer is stuck. It leaves its slot to others; while something waits, look again."""
-        return max(self.config.slot_patience_s, 4 * self._mean_s)
+        return len(self._leaving)
 
     @property
     def waiting(self) -> bool:
         """Something waits for a slot."""
         return bool(self._turn)
 
+    @property
+    def patience_s(self) -> float:
+        """A piece that takes longer is stuck. It leaves its slot to others; while something waits, look again."""
+        return max(self.config.slot_patience_s, 4 * self._mean_s)
+
+    def busy(self, conn: ConnID) -> bool:
+        """Something waits or leaves for this connection."""
+        return conn in self._leaving or conn in self._waiting
+
+    def stuck_since(self, conn: ConnID) -> float | None:
+        """Since when the piece of this connection has been leaving; None when none is."""
+        leaving = self._leaving.get(conn)
+        return leaving and leaving[1]
+
+    def add(self, conn: ConnID, piece: int) -> bool:
+        """Queue a piece. False when too many wait already; a piece that is queued anyway is not queued twice."""
+        waiting = self._waiting.get(conn)
+        leaving = self._leaving.get(conn)
+        if leaving is not None and leaving[0] == piece:
+            return True
+        if waiting is None:
+            self._waiting[conn] = deque((piece,))
+            if leaving is None:
+                self._turn.append(conn)
+        elif piece not in waiting:
+            if len(waiting) >= self.config.max_queued:
+                return False
+            waiting.append(piece)
+        return True
+
+    def cancel(self, conn: ConnID, piece: int) -> bool:
+        """Drop a piece that waits. False when it does not (any more)."""
+        waiting = self._waiting.get(conn)
+        if waiting is None or piece not in waiting:
+            return False
+        waiting.remove(piece)
+        if not waiting:
+            self._no_more(conn)
+        return True
+
+    def drop(self, conn: ConnID) -> None:
+        """The connection is gone."""
+        if conn in self._waiting:
+            self._no_more(conn)
+        self._leaving.pop(conn, None)
+
+    def _no_more(self, conn: ConnID) -> None:
+        del self._waiting[conn]
+        if conn not in self._leaving:
+            self._turn.remove(conn)
+
+    def began(self, conn: ConnID, piece: int, now: float) -> None:
+        """The first byte left: only from now on can one say that it takes long."""
+        if self._leaving.get(conn, (None,))[0] == piece:
+            self._leaving[conn] = (piece, now)
+
+    def sent(self, conn: ConnID, piece: int, size_bytes: int, now: float) -> None:
+        """The last byte left."""
+        leaving = self._leaving.get(conn)
+        if leaving is None or leaving[0] != piece:
+            return
+        del self._leaving[conn]
+        if conn in self._waiting:
+            self._turn.append(conn)
+        took = now - leaving[1]
+        self._mean_s = took if not self._mean_s else 0.8 * self._mean_s + 0.2 * took
+        if self._turn:
+            self._slots.sent(size_bytes, now, self.config)
+        else:
+            self._slots.restart(now)
+
+    def start(self, now: float) -> list[tuple[ConnID, int]]:
+        """Take what may leave now."""
+        started: list[tuple[ConnID, int]] = []
+        turn, leaving = self._turn, self._leaving
+        while turn and len(leaving) < self.config.max_slots and self._holding(now) < self._slots.now:
+            conn = turn.popleft()
+            waiting = self._waiting[conn]
+            piece = waiting.popleft()
+            if not waiting:
+                del self._waiting[conn]
+            leaving[conn] = (piece, now)
+            started.append((conn, piece))
+        return started
+
     def _holding(self, now: float) -> int:
         """Slots in use, without the pieces that are stuck."""
-        if self._active < self._slots.now:
-            return self._active
+        if len(self._leaving) < self._slots.now:
+            return len(self._leaving)
         since = now - self.patience_s
-        return sum(began > since for queue in self._queues.values() for began in queue.active.values())
-
-    def _tidy(self, conn: ConnID, queue: _Queue) -> None:
-        if not queue.waiting:
-            if conn in self._turn:
-                self._turn.remove(conn)
-            if not queue.active:
-                del self._queues[conn]
+        return sum(began > since for _, began in self._leaving.values())
