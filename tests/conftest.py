@@ -129,7 +129,7 @@ class RawClient(Protocol):
     """A TCP client that says exactly what it is told to."""
 
     def __init__(self) -> None:
-        self.received = b""
+        self.received = bytearray()
         self.lost = False
         self._waiters: list[Deferred[None]] = []
 
@@ -159,13 +159,13 @@ class RawClient(Protocol):
         while wanted not in self.received:
             assert not self.lost, f"connection lost before {wanted!r}: {self.received[:2000]!r}"
             await self._change(timeout_s)
-        return self.received
+        return bytes(self.received)
 
     async def closed(self, timeout_s: float = 5.0) -> bytes:
         """All that was received until the other side closed."""
         while not self.lost:
             await self._change(timeout_s)
-        return self.received
+        return bytes(self.received)
 
     async def _change(self, timeout_s: float) -> None:
         from twisted.internet import reactor

@@ -76,11 +76,7 @@ class MemoryUpload:
     owner: MemoryRegistry
     id: str = field(factory=lambda: str(uuid.uuid4()))
     data: bytearray = field(factory=bytearray)
-
-    @property
-    def offset(self) -> int:
-        """Bytes received and written."""
-        return len(self.data)
+    offset: int = 0
 
     async def write(self, data: bytes) -> None:
         """See IUpload."""
@@ -88,7 +84,9 @@ class MemoryUpload:
             await self.owner.gate
         if self.offset + len(data) > self.owner.room:
             raise OutOfSpace("/memory")
-        self.data += data
+        self.offset += len(data)
+        if self.owner.keep:
+            self.data += data
 
     async def finish(self, digest: Digest) -> MetaInfo | None:
         """See IUpload."""
@@ -115,6 +113,7 @@ class MemoryRegistry:
         self.opened: list[Digest] = []
         self.down = False
         self.room = 1 << 40
+        self.keep = True
         self.gate: Deferred[None] | None = None
         self.make_reader: Callable[[Digest, bytes], MemoryReader] = MemoryReader
 
@@ -243,6 +242,12 @@ class Client:
         location = answer.header("Location")
         assert location
         return location if location.startswith("/") else urlsplit(location)._replace(scheme="", netloc="").geturl()
+
+
+@pytest.fixture
+def tags_of() -> type[Tags]:
+    """Makes the ITags face."""
+    return Tags
 
 
 @pytest.fixture
