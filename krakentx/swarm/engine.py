@@ -137,6 +137,11 @@ class Engine:
                 self._downloads.refill_all(torrent, now)
         desk.freed.clear()
 
+    @property
+    def config(self) -> SwarmConfig:
+        """The settings in use."""
+        return self._desk.config
+
     def configure(self, config: SwarmConfig) -> None:
         """Use other settings from the next event on."""
         self._desk.config = config
