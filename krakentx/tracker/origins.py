@@ -7,12 +7,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from krakentx.clients.cluster import OriginCluster
+from krakentx.clients.memo import Memo
 from krakentx.core.digest import Digest
 from krakentx.core.errors import KrakenError
 from krakentx.core.metainfo import MetaInfo
 from krakentx.core.peer import PeerContext, PeerInfo
 from krakentx.tracker.config import OriginStoreConfig, ServerConfig
-from krakentx.tracker.memo import Memo
 
 _BYTES_PER_PIECE = 40  # of a metainfo in memory, its sum and the JSON of it
 
