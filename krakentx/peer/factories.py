@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as WaitTimeoutError
 from twisted.internet.error import (
     CannotListenError,
     ConnectError,
@@ -199,7 +200,7 @@ async def dial(reactor: Any, host: str, port: int, build: Callable[[], PeerProto
     addr = format_address(host, port)
     try:
         names = await Deferred.fromCoroutine(_addresses(reactor, host)).addTimeout(timeout_s, reactor)
-    except TimeoutError as error:
+    except WaitTimeoutError as error:
         raise DialError(Lost.TIMEOUT, addr, "its name was not resolved in time") from error
     failed = DialError(Lost.UNREACHABLE, addr, "no such host")
     for index, name in enumerate(names):

@@ -205,9 +205,9 @@ class Scheduler(MultiService):
         return await self._cache.delete(digest) or partial or torrent is not None
 
     def _drop(self, torrent: Torrent, reason: str) -> None:
+        # First here, so that nothing refers to the old one should the Engine hear of it only in a later turn.
+        self._executor.drop(torrent, NotFound("blob", torrent.digest))
         self._executor.feed(TorrentRemoved(torrent.info_hash, reason))
-        # The Engine tells of it too, but maybe in a later turn.
-        self._executor.drop(torrent, NotFound("torrent", torrent.digest))
 
     def _known(self, digest: Digest) -> Torrent | None:
         return next((each for each in self._executor.torrents.values() if each.digest == digest), None)

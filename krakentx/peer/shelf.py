@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.error import TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.task import deferLater
 
 from krakentx.core.digest import Digest

@@ -247,7 +247,7 @@ async def test_a_peer_that_vanishes_midway_ends_every_run(pair, file):
 
 @pytest_twisted.ensureDeferred
 async def test_abort_drops_everything_at_once(pair, file):
-    protocol, plain = await pair(sndbuf=32 << 10)
+    protocol, _plain = await pair(sndbuf=32 << 10)
     fd, _ = file(2 * MIB)
     ended, sunk = [], []
     protocol.transport.send_file(run_of(fd, 0, 2 * MIB, ended))
@@ -294,7 +294,7 @@ async def test_hanging_up_in_the_midst_of_a_run_cuts_it(pair, file):
 
 @pytest_twisted.ensureDeferred
 async def test_closing_from_on_begin_is_safe(pair, file):
-    protocol, plain = await pair()
+    protocol, _plain = await pair()
     fd, _ = file(MIB)
     ended = []
     protocol.transport.send_file(run_of(fd, 0, MIB, ended, b"head", lambda: protocol.transport.abortConnection()))
