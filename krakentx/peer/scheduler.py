@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
 from typing import Any, Protocol
 
@@ -65,6 +66,8 @@ class Scheduler(MultiService):
         port: of the peer wire; 0 = any.
         interface: address to listen on; "" = all.
         stall_s: seconds without any progress of its download after which a reader gets an error.
+        absent: told of a namespace and blob that a peer greeted for and that is not on our disk; an origin fetches it
+            from its backend then.
     """
 
     log = Logger()
@@ -84,6 +87,7 @@ class Scheduler(MultiService):
         port: int,
         interface: str = "",
         stall_s: float = 60.0,
+        absent: Callable[[str, Digest], None] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.context = context
@@ -96,6 +100,7 @@ class Scheduler(MultiService):
         self._port = port
         self._interface = interface
         self._stall_s = stall_s
+        self._absent = absent
         self._readers = count(1)
         self._listening: BulkPort | None = None
         config = engine.config
@@ -256,7 +261,8 @@ class Scheduler(MultiService):
         """Let the Engine see a handshake, after it has heard of the torrent when that is on our disk."""
         if handshake.info_hash not in self._executor.torrents:
             try:
-                await self._shelf.stored(handshake.digest)
+                if await self._shelf.stored(handshake.digest) is None and self._absent is not None:
+                    self._absent(handshake.namespace, handshake.digest)
             except KrakenError as error:
                 self.log.info("{digest} could not be opened: {error}", digest=str(handshake.digest), error=str(error))
         if not peer.closing:
