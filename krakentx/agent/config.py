@@ -12,6 +12,7 @@ from krakentx.config.fields import duration, size
 from krakentx.core.errors import InvalidInput
 from krakentx.core.peer import format_address, parse_address
 from krakentx.peer.address import PeerIDFactory
+from krakentx.storage.config import CleanupConfig
 from krakentx.swarm.config import SwarmConfig
 from krakentx.web.access import LOOPBACK
 
@@ -21,17 +22,24 @@ _BUILD_INDEX = PassiveUpstreamConfig(HostsConfig(static=("127.0.0.1:15004",)))
 
 
 @frozen
+class CacheCleanupConfig(CleanupConfig):
+    """`cache_cleanup`, with a bound unless the operator sets another."""
+
+    budget_bytes: int = size("50GB", key="budget")
+
+
+@frozen
 class StoreConfig:
     """`store`: blobs on disk."""
 
-    UNUSED = frozenset({"read_part_size", "write_part_size", "download_cleanup", "cache_cleanup"})
+    UNUSED = frozenset({"read_part_size", "write_part_size"})
 
     download_dir: Path | None = None
     """Blobs that are arriving; by default `download` in the data folder."""
     cache_dir: Path | None = None
     """Whole blobs, on the same file system; by default `cache` in the data folder."""
-    max_size_bytes: int = size("20GB", key="max_size")
-    """Least recently used blobs leave above this; those in use never do. 0 = no limit."""
+    download_cleanup: CleanupConfig = Factory(CleanupConfig)
+    cache_cleanup: CacheCleanupConfig = Factory(CacheCleanupConfig)
 
 
 @frozen

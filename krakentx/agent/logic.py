@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
-from twisted.internet.error import TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
 from krakentx.core.digest import Digest

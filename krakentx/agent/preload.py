@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from attrs import define, field, frozen
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
-from twisted.internet.error import ProcessExitedAlready, TimeoutError
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent
@@ -153,6 +153,8 @@ class Containerd:
         try:
             self.reactor.spawnProcess(child, argv[0], argv, env=None)
             status, words = await child.ended.addTimeout(self.timeout_s, self.reactor)
+        except OSError as error:
+            raise Unavailable("containerd pull", f"cannot run {self.config.ctr}: {error.strerror}") from error
         except TimeoutError as error:
             raise Unavailable("containerd pull", f"not done after {self.timeout_s:.0f} s") from error
         if status != 0:

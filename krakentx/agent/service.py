@@ -31,6 +31,7 @@ from krakentx.peer.scheduler import Scheduler
 from krakentx.registry.api import registry_app
 from krakentx.storage.files import BlobStore
 from krakentx.storage.pieces import PartialStore
+from krakentx.storage.sweeper import BlobSweeper
 from krakentx.swarm.engine import Engine
 from krakentx.web.access import allowed, guarded
 from krakentx.web.client import HttpClient
@@ -112,6 +113,8 @@ def build(
         interface=config.interface,
         stall_s=config.stall_timeout_s,
     )
+    for swept, cleanup in ((cache, config.store.cache_cleanup), (partials, config.store.download_cleanup)):
+        BlobSweeper(swept, cleanup, reactor=reactor, pool=pool).setServiceParent(service)
     scheduler.setServiceParent(service)
     metrics.registry.register(SwarmCollector("agent", scheduler))
 

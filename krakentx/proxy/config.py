@@ -7,10 +7,18 @@ from pathlib import Path
 from attrs import Factory, frozen
 
 from krakentx.clients.config import HostsConfig, UpstreamConfig
-from krakentx.config.fields import duration, size
+from krakentx.config.fields import size
+from krakentx.storage.config import CleanupConfig
 
 _ORIGIN = UpstreamConfig(HostsConfig(static=("127.0.0.1:15002",)))
 _BUILD_INDEX = UpstreamConfig(HostsConfig(static=("127.0.0.1:15004",)))
+
+
+@frozen
+class CacheCleanupConfig(CleanupConfig):
+    """`cache_cleanup`, with a bound unless the operator sets another."""
+
+    budget_bytes: int = size("10GB", key="budget")
 
 
 @frozen
@@ -18,20 +26,17 @@ class CastoreConfig:
     """`castore`: where pushed and fetched blobs lie while they pass."""
 
     UNUSED = frozenset(
-        [
-            *("capacity", "volumes", "read_part_size", "write_part_size", "skip_hash_verification", "memory_cache"),
-            *("upload_cleanup", "cache_cleanup"),
-        ]
+        {"capacity", "volumes", "read_part_size", "write_part_size", "skip_hash_verification", "memory_cache"}
     )
 
     upload_dir: Path | None = None
     """Upload sessions; by default `upload` in the data folder."""
     cache_dir: Path | None = None
     """Whole blobs, on the same file system; by default `cache` in the data folder."""
-    max_size_bytes: int = size("10GB", key="max_size")
-    """Least recently used blobs leave above this; what the origins have not taken yet never does."""
-    upload_idle_s: float = duration("6h", key="upload_idle")
-    """A session that nobody touched for so long ends."""
+    upload_cleanup: CleanupConfig = Factory(CleanupConfig)
+    """Of it only `tti` and `interval`: a session that nobody touched for so long ends."""
+    cache_cleanup: CacheCleanupConfig = Factory(CacheCleanupConfig)
+    """What the origins have not taken yet never leaves."""
     max_uploads: int = 1000
     """Sessions at one time."""
 

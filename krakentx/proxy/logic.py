@@ -103,11 +103,15 @@ class Push:
             return False
         return True
 
-    async def clean(self) -> None:
-        """At the start: drop what an earlier run took in and never handed over."""
-        for record in list(self.store.records()):
-            if record.persist or not self.keep:
-                await self._settle(record.digest, keep=False)
+    def leftovers(self) -> list[Digest]:
+        """For the start: what an earlier run took in and never handed over. Reads the disk."""
+        return [record.digest for record in self.store.records() if record.persist or not self.keep]
+
+    async def drop(self, leftovers: list[Digest]) -> None:
+        """Remove them, except what is being pushed again by now."""
+        for digest in leftovers:
+            if digest not in self._passing:
+                await self._settle(digest, keep=False)
 
     async def _hand_over(self, repo: str, meta: MetaInfo) -> None:
         key = (repo, meta.digest)

@@ -43,7 +43,7 @@ class RemoteOrigins(Service):
 
     _fetches: dict[Digest, Fetch] = field(factory=dict, init=False)
     _opening: dict[Digest, Shared[Fetch]] = field(factory=dict, init=False)
-    _running: dict[Digest, Deferred[None]] = field(factory=dict, init=False)
+    _running: dict[Fetch, Deferred[None]] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         disk.remove_tree(self.scratch)
@@ -72,7 +72,7 @@ class RemoteOrigins(Service):
         except NotFound:
             pass
         fetch = self._fetches.get(digest)
-        if fetch is None:
+        if fetch is None or fetch.error is not None:
             opening = self._opening.get(digest)
             if opening is None or opening.done:
                 opening = self._opening[digest] = Shared(self._begin(namespace, digest))
@@ -93,15 +93,16 @@ class RemoteOrigins(Service):
 
         self._fetches[digest] = fetch
         fetch.hold()  # so that its file is there for whoever waits for this very call
-        running = self._running[digest] = Deferred.fromCoroutine(fetch.run(download))
+        running = self._running[fetch] = Deferred.fromCoroutine(fetch.run(download))
         running.addBoth(self._ended, fetch)
         return fetch
 
     def _ended(self, result: Failure | None, fetch: Fetch) -> None:
         if isinstance(result, Failure) and not result.check(CancelledError):
             self.log.failure("fetch of {digest} failed", failure=result, digest=str(fetch.digest))
-        self._running.pop(fetch.digest, None)
-        self._fetches.pop(fetch.digest, None)
+        self._running.pop(fetch, None)
+        if self._fetches.get(fetch.digest) is fetch:
+            del self._fetches[fetch.digest]
         fetch.release()
 
     async def take(self, namespace: str, meta: MetaInfo) -> None:

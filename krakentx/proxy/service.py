@@ -9,7 +9,6 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from twisted.application.internet import TimerService
 from twisted.python.threadpool import ThreadPool
 
 from krakentx.clients.buildindex import BuildIndexClient
@@ -26,6 +25,7 @@ from krakentx.proxy.origins import RemoteOrigins
 from krakentx.proxy.prefetch import Limits, Prefetcher
 from krakentx.registry.api import registry_app
 from krakentx.storage.files import BlobStore
+from krakentx.storage.sweeper import BlobSweeper, UploadSweeper
 from krakentx.storage.threads import Threads
 from krakentx.storage.uploads import UploadStore
 from krakentx.web.access import guarded
@@ -35,7 +35,6 @@ from krakentx.web.metrics import HttpMetrics, Metrics
 from krakentx.web.service import HttpService
 
 ORIGIN_PORT, BUILD_INDEX_PORT = 15002, 15004
-_SWEEP_S = 600.0
 # Origins in other processes cut blobs themselves; only in the herd do the sums computed here count.
 _ANY_LENGTHS = PieceLengths(((0, 4 << 20),))
 
@@ -93,7 +92,7 @@ def build(
         lengths,
         reactor=reactor,
         pool=pool,
-        idle_s=castore.upload_idle_s,
+        idle_s=castore.upload_cleanup.tti_s,
         limit=castore.max_uploads,
         persist=True,
     )
@@ -110,8 +109,14 @@ def build(
     push = service.push = Push(origins, store, uploads, keep=local is None)
     server = config.server
     limits = Limits(server.prefetch_min_blob_size_bytes, server.prefetch_max_blob_size_bytes, server.prefetch_parallel)
+    leftovers = push.leftovers()
+    service.around(begin=lambda: service.own(push.drop(leftovers)))
     prefetcher = Prefetcher(origins, tags, limits, reactor)
-    for part in (prefetcher, TimerService(_SWEEP_S, uploads.sweep)):
+    sweepers = (
+        UploadSweeper(uploads, castore.upload_cleanup.interval_s, reactor=reactor),
+        BlobSweeper(store, castore.cache_cleanup, reactor=reactor, pool=pool),
+    )
+    for part in (prefetcher, *sweepers):
         part.setServiceParent(service)
 
     app = registry_app(blobs=Blobs(origins), tags=PushedTags(tags), push=push)

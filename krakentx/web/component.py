@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 STORAGE_THREADS = 8
@@ -29,6 +30,7 @@ class Component(MultiService):
         super().__init__()
         self._begin: list[Callable[[], object]] = []
         self._end: list[Callable[[], Awaitable[object] | None]] = []
+        self._tasks: set[Deferred[None]] = set()
 
     def around(
         self,
@@ -50,6 +52,16 @@ class Component(MultiService):
         self.around(pool.start, pool.stop)
         return pool
 
+    def own(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let it run by itself; stopping cancels it, and waits for that."""
+        task = Deferred.fromCoroutine(work)
+        self._tasks.add(task)
+        task.addErrback(self._failed).addBoth(lambda _result: self._tasks.discard(task))
+
+    def _failed(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.log.failure("a task failed", failure=failure)
+
     def startService(self) -> None:
         """Begin."""
         for begin in self._begin:
@@ -62,6 +74,8 @@ class Component(MultiService):
 
     async def _stop(self) -> None:
         await maybeDeferred(super().stopService)
+        for task in list(self._tasks):
+            task.cancel()
         for end in reversed(self._end):
             try:
                 waiting = end()
