@@ -12,15 +12,14 @@ from urllib.parse import urljoin, urlsplit
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import (  # type: ignore[attr-defined]  # RequestNotSent is not in its __all__
     Agent,
     HTTPConnectionPool,
+    RequestGenerationFailed,
     RequestNotSent,
     RequestTransmissionFailed,
-    ResponseDone,
     ResponseFailed,
     ResponseNeverReceived,
 )
@@ -29,11 +28,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
 
 from krakentx.core.errors import KrakenError, Unavailable
+from krakentx.web.downloading import Receive as Receive
+from krakentx.web.downloading import Sink
 from krakentx.web.uploading import BytesBody, FileBody, StallTimer
 
 T = TypeVar("T")
-Receive = Callable[[bytes], Awaitable[None] | None]
-
 RETRY_STATUS = frozenset({429, 502, 503, 504})
 MAX_BODY = 32 << 20
 """Bytes of an answer that `request` keeps in memory. The metainfo of a blob of a million pieces has 11 MiB."""
@@ -300,24 +299,33 @@ class HttpClient:
 
     async def _ask(self, method: str, url: str, headers: Headers, body: IBodyProducer | None) -> IResponse:
         host = _host(url)
+        call = self._agent.request(method.encode(), url.encode(), headers, body)
+        # A cancelled request fails in as many ways as it has stages, a failed look-up of the name among them.
+        cancelled = False
+
+        def cancel(_answer: Deferred[IResponse]) -> None:
+            nonlocal cancelled
+            cancelled = True
+            call.cancel()
+
+        answer: Deferred[IResponse] = Deferred(cancel)
+        call.chainDeferred(answer)
         try:
-            return await self._agent.request(method.encode(), url.encode(), headers, body)
-        except (ConnectError, DNSLookupError) as error:
-            raise NotConnected(host, _plain(error)) from error
-        except SchemeNotSupported as error:
-            raise Unavailable(host, f"only http and https can be asked, not {url[:200]!r}") from error
-        except (RequestNotSent, RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived) as error:
-            raise _broken(host, error) from error
+            return await answer
+        except Exception as error:
+            if cancelled:
+                raise CancelledError from None
+            raise _told(host, url, error) from error
 
     async def _deliver(self, response: IResponse, host: str, receive: Receive, stall_s: float | None) -> None:
-        sink = _Sink(receive, self._reactor, stall_s)
+        sink = Sink(receive, self._reactor, stall_s)
         response.deliverBody(sink)
         try:
             await sink.done
         except TimeoutError as error:
             raise Unavailable(host, f"sent nothing for {stall_s:g} s") from error
         except (ResponseFailed, ResponseNeverReceived) as error:
-            raise _broken(host, error) from error
+            raise _told(host, "", error) from error
 
     async def _refused(self, response: IResponse, host: str) -> Unavailable:
         """The error for a status that nobody wanted, with the beginning of what the host said."""
@@ -355,95 +363,25 @@ class _Enough(KrakenError):
     """As much of an error's body as anybody wants to read."""
 
 
-class _Sink(Protocol):
-    """Hands the body of an answer on, and minds the time."""
-
-    transport: Any
-
-    def __init__(self, receive: Receive, reactor: Any, stall_s: float | None) -> None:
-        self.done: Deferred[None] = Deferred(lambda _done: self._end())
-        self._receive = receive
-        self._stall_s = stall_s
-        self._timer = StallTimer(reactor, self._stalled)
-        self._using: Deferred[None] | None = None
-        self._lost: Failure | None = None
-
-    def connectionMade(self) -> None:
-        self._mind()
-
-    def dataReceived(self, data: bytes) -> None:
-        if self.done.called:
-            return
-        try:
-            using = self._receive(data)
-        except BaseException:
-            self._fail(Failure())
-            return
-        if using is None:
-            self._mind()
-            return
-        self._timer.stop()  # the silence is ours
-        self.transport.pauseProducing()
-        self._using = Deferred.fromCoroutine(_awaited(using))
-        self._using.addCallbacks(self._used, self._fail)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._timer.stop()
-        if self._using is not None:
-            self._lost = reason
-        elif not self.done.called:
-            self._finish(reason)
-
-    def _used(self, _result: None) -> None:
-        self._using = None
-        if self._lost is not None:
-            self._finish(self._lost)
-        else:
-            self._mind()
-            self.transport.resumeProducing()
-
-    def _finish(self, reason: Failure) -> None:
-        if reason.check(ResponseDone):
-            self.done.callback(None)
-        else:
-            self.done.errback(reason)
-
-    def _mind(self) -> None:
-        if self._stall_s is not None:
-            self._timer.start(self._stall_s)
-
-    def _stalled(self) -> None:
-        self._fail(Failure(TimeoutError()))
-
-    def _fail(self, reason: Failure) -> None:
-        self._using = None
-        if not self.done.called:
-            self.done.errback(reason)
-        self._end()
-
-    def _end(self) -> None:
-        self._timer.stop()
-        if self._using is not None:
-            self._using.cancel()
-        self.transport.loseConnection()
-
-
-async def _awaited(value: Awaitable[None]) -> None:
-    await value
-
-
 def _may_retry(error: Unavailable, method: str) -> bool:
     if isinstance(error, NotConnected):
         return True
     return method in _REWINDABLE and (error.status is None or error.status in RETRY_STATUS)
 
 
-def _broken(host: str, error: BaseException) -> BaseException:
-    """What a connection that broke means; our own cancelling stays what it is."""
+def _told(host: str, url: str, error: Exception) -> Exception:
+    """What the failure of a request means to a caller."""
+    if isinstance(error, (ConnectError, DNSLookupError)):
+        return NotConnected(host, _plain(error))
+    if isinstance(error, SchemeNotSupported):
+        return Unavailable(host, f"only http and https can be asked, not {url[:200]!r}")
     reasons: list[Failure] = getattr(error, "reasons", None) or []
-    if any(reason.check(CancelledError) for reason in reasons):
-        return CancelledError()
-    return Unavailable(host, f"broke the connection ({_plain(reasons[-1].value if reasons else error)})")
+    cause = reasons[-1].value if reasons else error
+    if isinstance(error, RequestGenerationFailed) and isinstance(cause, OSError):
+        return cause  # the file that was to be sent
+    if isinstance(error, (RequestNotSent, RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived)):
+        return Unavailable(host, f"broke the connection ({_plain(cause)})")
+    return error
 
 
 def _plain(error: BaseException | None) -> str:
