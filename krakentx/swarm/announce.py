@@ -16,6 +16,7 @@ class AnnounceTimer:
         self._rng = rng
         self._interval_s: float | None = None  # as the tracker said last
         self._early_s: float | None = None  # pause of the next early announce
+        self._hurried = False  # the next announce is an early one
         self._asked_at: float | None = None
         self._last_at = now
         self._next_at = now
@@ -31,6 +32,7 @@ class AnnounceTimer:
         if self._asked_at is not None or now < self._next_at:
             return False
         self._asked_at = self._last_at = now
+        self._hurried = False
         return True
 
     def answered(self, interval_s: float, fresh: bool, complete: bool, now: float, config: AnnounceConfig) -> None:
@@ -53,15 +55,14 @@ class AnnounceTimer:
     def failed(self, now: float, config: AnnounceConfig) -> None:
         """No answer: try again, less and less often."""
         self._asked_at = None
+        self._hurried = True
         self._next_at = now + self._jitter(self._back_off(config))
 
     def hurry(self, config: AnnounceConfig) -> None:
         """We have too few peers, or they give nothing: do not wait for the whole interval."""
-        if self._asked_at is None:
-            early = self._last_at + self._jitter(self._early_s or config.early_interval_s)
-            if early < self._next_at:
-                self._back_off(config)
-                self._next_at = early
+        if self._asked_at is None and not self._hurried:
+            self._hurried = True
+            self._next_at = min(self._next_at, self._last_at + self._jitter(self._back_off(config)))
 
     def at_once(self, now: float) -> None:
         """There is news to tell (we are complete): announce now, or as soon as the present answer is there."""
