@@ -26,6 +26,7 @@ class Sink(Protocol):
         self._receive = receive
         self._stall_s = stall_s
         self._timer = StallTimer(reactor, self._stalled)
+        self._queue: list[bytes] = []
         self._using: Deferred[None] | None = None
         self._lost: Failure | None = None
 
@@ -33,8 +34,12 @@ class Sink(Protocol):
         self._mind()
 
     def dataReceived(self, data: bytes) -> None:
-        if self.done.called:
-            return
+        if self._using is not None:
+            self._queue.append(data)  # of the same read: a pause holds only the next one back
+        elif not self.done.called:
+            self._hand_on(data)
+
+    def _hand_on(self, data: bytes) -> None:
         try:
             using = self._receive(data)
         except BaseException:
@@ -57,6 +62,12 @@ class Sink(Protocol):
 
     def _used(self, _result: None) -> None:
         self._using = None
+        if self._queue:
+            data = b"".join(self._queue)
+            self._queue.clear()
+            self._hand_on(data)
+        if self._using is not None or self.done.called:
+            return
         if self._lost is not None:
             self._finish(self._lost)
         else:

@@ -361,6 +361,36 @@ async def test_a_sink_that_waits_holds_the_sender_back(http: HttpClient, scripte
 
 
 @ensure
+async def test_runs_of_one_read_are_handed_on_one_at_a_time(http: HttpClient, scripted: Any) -> None:
+    """Chunks that came in one packet are there at once; a pause cannot hold them back."""
+    chunks = b"".join(b"1\r\n%d\r\n" % n for n in range(9)) + b"0\r\n\r\n"
+    got: list[bytes] = []
+    at_work = 0
+
+    async def slowly(run: bytes) -> None:
+        nonlocal at_work
+        at_work += 1
+        assert at_work == 1
+        await seconds(0.01)
+        got.append(run)
+        at_work -= 1
+
+    def script(connection: Scripted) -> None:
+        connection.transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+
+    await http.download(scripted(script).url, slowly)
+    assert b"".join(got) == b"012345678"
+
+    def sometimes(run: bytes) -> Any:
+        got.append(run)
+        return seconds(0.01) if run == b"0" else None
+
+    got.clear()
+    await http.download(scripted(script).url, sometimes)
+    assert b"".join(got) == b"012345678"
+
+
+@ensure
 async def test_the_last_bytes_wait_for_a_sink_that_waits(http: HttpClient, scripted: Any) -> None:
     done = False
 
