@@ -198,6 +198,9 @@ def agent_part(number: int, data: Path, offset: int) -> Part:
         f"--peer-port={peer}",
         f"--agent-server-port={server}",
         "--peer-ip=127.0.0.1",
+        f"--tracker=127.0.0.1:{15003 + offset}",
+        f"--build-index=127.0.0.1:{15004 + offset}",
+        f"--fallback=127.0.0.1:{15002 + offset}",
     )
     health = {
         f"agent {number}": f"http://127.0.0.1:{server}/readiness",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from krakentx.config.fields import duration
 from krakentx.core.errors import ConfigError
@@ -54,8 +54,8 @@ class MonitorConfig:
 class UpstreamHealthConfig:
     """`healthcheck` of a list whose members are asked for their health."""
 
-    filter: ActiveConfig = ActiveConfig()
-    monitor: MonitorConfig = MonitorConfig()
+    filter: ActiveConfig = Factory(ActiveConfig)
+    monitor: MonitorConfig = Factory(MonitorConfig)
     disabled: bool = False
 
 
@@ -63,13 +63,15 @@ class UpstreamHealthConfig:
 class UpstreamConfig:
     """A cluster of origins or build-indexes as its clients see it."""
 
-    hosts: HostsConfig = HostsConfig()
-    healthcheck: UpstreamHealthConfig = UpstreamHealthConfig()
+    hosts: HostsConfig = Factory(HostsConfig)
+    healthcheck: UpstreamHealthConfig = Factory(UpstreamHealthConfig)
 
 
 @frozen
 class RingConfig:
     """The hash ring. All who share a ring must agree on `max_replica`."""
+
+    UNUSED = frozenset({"membership_wait_timeout", "membership_wait_interval"})
 
     max_replica: int = 3
     refresh_interval_s: float = duration("10s", key="refresh_interval")
@@ -79,14 +81,14 @@ class RingConfig:
 class TrackerConfig:
     """The trackers as an agent sees them."""
 
-    hosts: HostsConfig = HostsConfig()
-    healthcheck: PassiveConfig = PassiveConfig()
-    hashring: RingConfig = RingConfig()
+    hosts: HostsConfig = Factory(HostsConfig)
+    healthcheck: PassiveConfig = Factory(PassiveConfig)
+    hashring: RingConfig = Factory(RingConfig)
 
 
 @frozen
 class PassiveUpstreamConfig:
     """The build-indexes as an agent sees them."""
 
-    hosts: HostsConfig = HostsConfig()
-    healthcheck: PassiveConfig = PassiveConfig()
+    hosts: HostsConfig = Factory(HostsConfig)
+    healthcheck: PassiveConfig = Factory(PassiveConfig)

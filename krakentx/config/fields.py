@@ -44,8 +44,8 @@ def parse_size(value: object) -> int:
     """
     if type(value) is int and value >= 0:
         return value
-    match = _SIZE.fullmatch(str(value).strip())
-    if not match or type(value) not in (str, int):
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if not match:
         raise InvalidInput("size", f"{value!r}; write it like 512KB, 4MB or 50G")
     return int(Fraction(match[1]) * 1024 ** _POWERS[match[2].lower()])
 

@@ -17,7 +17,7 @@ import difflib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import attrs
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 UNUSED_EVERYWHERE = frozenset(
     [
         *("zap", "nginx", "tls", "metrics", "network_event", "trace", "tracing", "jaeger", "otel"),
-        *("registry.docker", "registryoverride", "backend_manager.log", "scheduler.log", "scheduler.torrentlog"),
+        *("registry.docker", "registryoverride", "auth", "backend_manager"),
         *("blobserver.listener", "trackerserver.listener", "tagserver.listener", "server.listener", "agentserver"),
         *("trackerserver.get_metainfo_limit", "tagserver.cache"),
     ]
@@ -143,8 +143,25 @@ def _drop_unused(cls: type, tree: dict[Any, Any], prefix: str, unused: list[str]
     for dotted in sorted(UNUSED_EVERYWHERE | getattr(cls, "UNUSED", frozenset())):
         _drop(cls, tree, dotted.split("."), prefix, unused)
     for key, value in tree.items():
-        if key in known and isinstance(value, dict) and attrs.has(hints[known[key].name]):
-            _drop_unused(hints[known[key].name], value, f"{prefix}{key}.", unused)
+        inner = _section_class(hints[known[key].name]) if key in known else None
+        if inner is not None:
+            for place, part in _sections_in(value):
+                _drop_unused(inner, part, f"{prefix}{key}{place}.", unused)
+
+
+def _section_class(hint: Any) -> type | None:
+    """The class of the sections that a field of this type holds: itself, or in a list."""
+    if attrs.has(hint):
+        return cast(type, hint)
+    return next((arg for arg in get_args(hint) if attrs.has(arg)), None)
+
+
+def _sections_in(value: Any) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """The section that `value` is, or those that it lists, each with its place."""
+    if isinstance(value, dict):
+        yield "", value
+    elif isinstance(value, list):
+        yield from ((f"[{number}]", part) for number, part in enumerate(value) if isinstance(part, dict))
 
 
 def _drop(cls: type | None, tree: dict[Any, Any], path: list[str], prefix: str, unused: list[str]) -> None:

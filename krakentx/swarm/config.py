@@ -149,7 +149,7 @@ class FallbackConfig:
 class SwarmConfig:
     """The whole section; defaults only for a key that is absent."""
 
-    UNUSED = frozenset({"preemption_interval", "emit_stats_interval"})
+    UNUSED = frozenset({"preemption_interval", "emit_stats_interval", "log", "torrentlog"})
 
     seeder_tti_s: float = duration("5m", key="seeder_tti")
     """A complete torrent that nobody asked anything of for so long is put away."""

@@ -20,6 +20,8 @@ from krakentx.core.errors import ConfigError
 
 @frozen
 class Host:
+    UNUSED: ClassVar[frozenset[str]] = frozenset({"bandwidth"})
+
     name: str
     weight: int = 1
 
@@ -185,14 +187,16 @@ def test_useless_keys_of_the_reference_are_one_warning(write) -> None:
     path = write(
         "a.yaml",
         "extends: base.yaml\nnginx: {root: true}\nold: 1\nregistry: {docker: {version: 0.1}}\n"
-        "retry: {colour: red, jaeger_level: 1, attempts: 4}\nmetrics: false\n",
+        "retry: {colour: red, jaeger_level: 1, attempts: 4}\nmetrics: false\nring: [{name: a, bandwidth: 1}]\n",
     )
     warnings: list[str] = []
     config = load(Config, path, warn=warnings.append)
-    assert config == Config(retry=Retry(attempts=4), metrics_on=False)  # `metrics` is ours here, so not a useless one
+    assert config == Config(
+        retry=Retry(attempts=4), metrics_on=False, ring=(Host("a"),)
+    )  # `metrics` is ours here, so not a useless one
     [warning] = warnings
     assert set(warning.partition("for them: ")[2].split(", ")) == {
-        *("nginx", "zap", "old", "registry.docker", "retry.colour", "retry.jaeger_level")
+        *("nginx", "zap", "old", "registry.docker", "retry.colour", "retry.jaeger_level", "ring[0].bandwidth")
     }
 
 
