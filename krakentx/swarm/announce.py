@@ -61,8 +61,11 @@ class AnnounceTimer:
     def hurry(self, config: AnnounceConfig) -> None:
         """We have too few peers, or they give nothing: do not wait for the whole interval."""
         if self._asked_at is None and not self._hurried:
-            self._hurried = True
-            self._next_at = min(self._next_at, self._last_at + self._jitter(self._back_off(config)))
+            early = self._last_at + self._jitter(self._early(config))
+            if early < self._next_at:
+                self._hurried = True
+                self._next_at = early
+                self._back_off(config)
 
     def at_once(self, now: float) -> None:
         """There is news to tell (we are complete): announce now, or as soon as the present answer is there."""
@@ -73,9 +76,12 @@ class AnnounceTimer:
 
     def _back_off(self, config: AnnounceConfig) -> float:
         """The present early pause; the next one is twice as long, up to the interval."""
-        pause = min(self._early_s or config.early_interval_s, self._interval(config))
+        pause = self._early(config)
         self._early_s = 2 * pause
         return pause
+
+    def _early(self, config: AnnounceConfig) -> float:
+        return min(self._early_s or config.early_interval_s, self._interval(config))
 
     def _jitter(self, seconds: float) -> float:
         return seconds * (1 + _JITTER * (2 * self._rng.random() - 1))
