@@ -175,7 +175,18 @@ def herd_part(data: Path, offset: int) -> Part:
     )
     return Part(
         "herd",
-        ("kraken-herd", f"--data-dir={data / 'herd'}"),
+        (
+            "kraken-herd",
+            f"--data-dir={data / 'herd'}",
+            "--peer-ip=127.0.0.1",
+            f"--testfs-port={testfs}",
+            f"--port={proxy}",
+            f"--peer-port={peer}",
+            f"--blobserver-port={origin}",
+            f"--tracker-port={tracker}",
+            f"--build-index-port={index}",
+            f"--server-port={management}",
+        ),
         (testfs, proxy, peer, origin, tracker, index, management),
         {
             "testfs": f"http://127.0.0.1:{testfs}/health",
