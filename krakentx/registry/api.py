@@ -13,6 +13,7 @@ from krakentx.registry.interfaces import IBlobs, IPush, ITags
 from krakentx.registry.listing import ListRoutes
 from krakentx.registry.manifests import ManifestRoutes
 from krakentx.registry.paths import ALLOWED, Kind, parse_path
+from krakentx.registry.referrers import Referrers
 from krakentx.registry.uploads import UploadRoutes
 from krakentx.web.app import new_app
 from krakentx.web.errors import HttpError
@@ -68,7 +69,8 @@ def registry_app(*, blobs: IBlobs, tags: ITags, push: IPush | None, refusal: str
 
 
 def _routes(blobs: IBlobs, tags: ITags, push: IPush | None) -> dict[tuple[Kind, str], Route]:
-    blob, manifest, lists = BlobRoutes(blobs), ManifestRoutes(blobs, tags), ListRoutes(tags)
+    blob, lists, referrers = BlobRoutes(blobs), ListRoutes(tags), Referrers(blobs, tags)
+    manifest = ManifestRoutes(blobs, tags, referrers)
     routes: dict[tuple[Kind, str], Route] = {
         ("blob", "GET"): blob.get,
         ("blob", "HEAD"): blob.head,
@@ -76,8 +78,8 @@ def _routes(blobs: IBlobs, tags: ITags, push: IPush | None) -> dict[tuple[Kind, 
         ("manifest", "HEAD"): manifest.get,
         ("tags", "GET"): lists.tags,
         ("tags", "HEAD"): lists.tags,
-        ("referrers", "GET"): lists.referrers,
-        ("referrers", "HEAD"): lists.referrers,
+        ("referrers", "GET"): referrers.get,
+        ("referrers", "HEAD"): referrers.get,
     }
     if push is not None:
         upload = UploadRoutes(push)

@@ -1,4 +1,4 @@
-"""Lists of tags and repositories, page by page, and the referrers of a manifest."""
+"""Lists of tags and repositories, page by page."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from bisect import bisect_right
 from typing import Any
 from urllib.parse import urlencode
 
-from krakentx.core.digest import Digest
 from krakentx.core.errors import InvalidInput
 from krakentx.registry.interfaces import ITags
-from krakentx.registry.media import OCI_INDEX
 from krakentx.web.params import query_int, query_value
 from krakentx.web.replies import reply_json
 
@@ -34,18 +32,6 @@ class ListRoutes:
         wanted = _page(request)
         found = await self._tags.repositories()
         return _answer(request, found, wanted, "/v2/_catalog", {}, "repositories")
-
-    async def referrers(self, request: Any, _repo: str, name: str) -> bytes:
-        """`GET referrers/<digest>`: an empty index, since what is attached to a manifest is not indexed.
-
-        The answer is a 200 nonetheless, as the distribution API demands; clients look for the tag of the fallback
-        scheme only after a 404, so attached artifacts are to be found by their own tags.
-        """
-        Digest.parse(name)
-        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
-        body = reply_json(request, index)
-        request.setHeader("Content-Type", OCI_INDEX)
-        return body
 
 
 def _page(request: Any) -> int | None:

@@ -10,14 +10,12 @@ from krakentx.core.digest import Digest
 from krakentx.core.errors import InvalidInput, NotFound, TooLarge
 from krakentx.core.imagename import parse_reference
 from krakentx.registry.interfaces import IBlobs, IPush, ITags
-from krakentx.registry.media import UnsupportedMediaType, media_type_of, parse_manifest
+from krakentx.registry.media import MAX_MANIFEST, UnsupportedMediaType, media_type_of, parse_manifest
 from krakentx.registry.paths import manifest_path
+from krakentx.registry.referrers import Referrers
 from krakentx.web.bodies import read_blob, read_body
 from krakentx.web.errors import HttpError
 from krakentx.web.replies import reply
-
-MAX_MANIFEST = 4 << 20
-"""Bytes of a manifest that may be pushed, and so of one that may be pulled."""
 
 _STATS_AT_ONCE = 16
 
@@ -25,9 +23,10 @@ _STATS_AT_ONCE = 16
 class ManifestRoutes:
     """Reads and takes manifests."""
 
-    def __init__(self, blobs: IBlobs, tags: ITags) -> None:
+    def __init__(self, blobs: IBlobs, tags: ITags, referrers: Referrers) -> None:
         self._blobs = blobs
         self._tags = tags
+        self._referrers = referrers
 
     async def get(self, request: Any, repo: str, name: str) -> bytes:
         """GET and HEAD: always what is stored, whatever `Accept` says.
@@ -68,6 +67,7 @@ class ManifestRoutes:
             raise InvalidInput("digest", f"the manifest hashes to {digest}, not {reference}")
         await self._check_present(repo, sorted(set(manifest.references)))
         await push.put(repo, digest, data)
+        await self._referrers.add(push, repo, manifest, digest, len(data))
         if not isinstance(reference, Digest):
             await self._tags.put(repo, reference, digest)
         headers = {"Location": manifest_path(repo, digest), "Docker-Content-Digest": str(digest)}

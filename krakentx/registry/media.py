@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from krakentx.core.digest import Digest
 from krakentx.core.errors import InvalidInput
@@ -15,6 +15,9 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 _DOCKER_1 = "application/vnd.docker.distribution.manifest.v1+"
+
+MAX_MANIFEST = 4 << 20
+"""Bytes of a manifest that may be pushed, and so of one that may be pulled."""
 
 _IMAGES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 _INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
@@ -37,11 +40,13 @@ class Manifest:
     Args:
         references: blobs and manifests without which it cannot be pulled.
         subject: the manifest that it is attached to; may be absent from the registry.
+        described_by: `artifactType` and `annotations`, as a list of the subject's referrers shows them.
     """
 
     media_type: str
     references: tuple[Digest, ...] = ()
     subject: Digest | None = None
+    described_by: dict[str, Any] = field(factory=dict)
 
 
 def media_type_of(data: bytes) -> str | None:
@@ -76,7 +81,10 @@ def parse_manifest(data: bytes, content_type: str | None) -> Manifest:
         raise InvalidInput("manifest", f"schemaVersion {value.get('schemaVersion')!r} is not 2")
     subject = value.get("subject")
     return Manifest(
-        media_type, tuple(_references(value, media_type)), None if subject is None else _digest(subject, "subject")
+        media_type,
+        tuple(_references(value, media_type)),
+        None if subject is None else _digest(subject, "subject"),
+        _described_by(value, media_type),
     )
 
 
@@ -108,6 +116,16 @@ def _references(value: dict[str, Any], media_type: str) -> list[Digest]:
         parts = [value.get("config"), *_list(value, "layers")]
         return [_digest(part, "config or layers") for part in parts if not _elsewhere(part)]
     return []
+
+
+def _described_by(value: dict[str, Any], media_type: str) -> dict[str, Any]:
+    """An image without an artifactType has that of its config; an index has none."""
+    config = value.get("config")
+    kind = value.get("artifactType")
+    if not kind and media_type in _IMAGES and isinstance(config, dict):
+        kind = config.get("mediaType")
+    found = {"artifactType": kind, "annotations": value.get("annotations")}
+    return {key: item for key, item in found.items() if item}
 
 
 def _list(value: dict[str, Any], key: str) -> list[Any]:

@@ -244,6 +244,26 @@ async def test_unknown_media_types_come_back_byte_for_byte(registry: Any) -> Non
 
 
 @ensure
+async def test_referrers_pushed_at_once_are_all_listed(registry: Any, memory: Any) -> None:
+    subject = {"mediaType": OCI_MANIFEST, "digest": str(Digest.of(b"x", "sha512")), "size": 5}
+    manifests = [json.dumps({**json.loads(INDEX), "subject": subject, "n": n}).encode() for n in range(10)]
+    calls = [registry("PUT", f"/v2/a/manifests/{Digest.of(data)}", data, Content_Type=OCI_INDEX) for data in manifests]
+    await gatherResults([Deferred.fromCoroutine(call) for call in calls])
+    listed = (await registry("GET", f"/v2/a/referrers/{subject['digest']}")).json()["manifests"]
+    assert {entry["digest"] for entry in listed} == {str(Digest.of(data)) for data in manifests}
+
+
+@ensure
+async def test_a_tag_in_the_place_of_referrers_is_no_trouble(registry: Any, memory: Any) -> None:
+    subject = Digest.of(b"x")
+    memory.names["a"] = {f"sha256-{subject.hex}": Digest.of(b"junk")}
+    for junk in (b"junk", b"[]", b"{}", b'{"manifests": 5}', b'{"manifests": [1]}'):
+        memory.blobs[Digest.of(b"junk")] = junk
+        answer = await registry("GET", f"/v2/a/referrers/{subject}")
+        assert (answer.status, answer.json()["manifests"]) == (200, [])
+
+
+@ensure
 async def test_a_layer_is_no_manifest(registry: Any) -> None:
     for data in (os.urandom(1000), b"x" * (5 << 20)):
         digest = await registry.push("a", data)

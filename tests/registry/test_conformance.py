@@ -371,6 +371,51 @@ async def test_subject_is_told_even_when_it_is_missing(registry: Any, repo: str,
 
 
 @ensure
+@pytest.mark.parametrize("where", ["present", "missing"])
+async def test_referrers_are_listed(registry: Any, repo: str, algorithm: str, where: str) -> None:
+    (config,) = await push_parts(registry, repo, 1)
+    target = image_of([config])
+    subject = {"mediaType": OCI_MANIFEST, "digest": str(Digest.of(target, algorithm)), "size": len(target)}
+    if where == "present":
+        await put_manifest(registry, repo, Digest.of(target, algorithm), target, OCI_MANIFEST)
+    notes = {"org.example.a": "b"}
+    attached = [
+        (image_of([config], subject=subject, annotations=notes, artifactType="application/sbom"), "application/sbom"),
+        (image_of([config], subject=subject), "application/x"),
+        (index_of([], subject=subject, artifactType="application/sig"), "application/sig"),
+        (index_of([], subject=subject, annotations=notes), None),
+    ]
+    expected = []
+    for data, kind in attached:
+        value = json.loads(data)
+        digest = Digest.of(data)
+        for _ in range(2):  # pushed again it is listed once
+            assert (await put_manifest(registry, repo, digest, data, value["mediaType"])).status == 201
+        entry = {"mediaType": value["mediaType"], "digest": str(digest), "size": len(data), "artifactType": kind}
+        entry["annotations"] = value.get("annotations")
+        expected.append({key: item for key, item in entry.items() if item})
+    path = f"/v2/{repo}/referrers/{subject['digest']}"
+    answer = await registry("GET", path)
+    assert (answer.status, answer.header("Content-Type")) == (200, OCI_INDEX)
+    assert answer.json()["manifests"] == expected and answer.header("OCI-Filters-Applied") is None
+    filtered = await registry("GET", f"{path}?artifactType=application/sbom")
+    assert filtered.json()["manifests"] == expected[:1]
+    assert filtered.header("OCI-Filters-Applied") == "artifactType"
+
+
+@ensure
+async def test_referrers_of_the_tag_schema_are_listed(registry: Any, repo: str) -> None:
+    """What a client attached that took the registry for one without the API."""
+    child = index_of([])
+    await put_manifest(registry, repo, Digest.of(child), child, OCI_INDEX)
+    data = index_of([child])
+    subject = Digest.of(b"anything")
+    await put_manifest(registry, repo, f"sha256-{subject.hex}", data, OCI_INDEX)
+    answer = await registry("GET", f"/v2/{repo}/referrers/{subject}")
+    assert [entry["digest"] for entry in answer.json()["manifests"]] == [str(Digest.of(child))]
+
+
+@ensure
 async def test_bad_digest_image(registry: Any, repo: str, algorithm: str) -> None:
     data = image_of(await push_parts(registry, repo, 1))
     answer = await put_manifest(registry, repo, Digest.of(b"other", algorithm), data, OCI_MANIFEST)
