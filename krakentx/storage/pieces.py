@@ -57,6 +57,8 @@ class PartialBlob:
         self._hasher = store.hasher(opened.data_fd, meta.digest)
         self._prefix = 0  # pieces
         self._closed = False
+        self.closing: Shared[None] | None = None
+        """Set by `close`; done when the file is closed."""
         self._verifying: Shared[None] | None = None
         self._extend_prefix()
 
@@ -132,16 +134,17 @@ class PartialBlob:
             return
         self._closed = True
         os.close(self._status_fd)
-        busy = self._hasher.stop()
-        if busy is None:
-            self._close_data()
-        else:
-            # A thread reads the file: its number must not be given to another file under it.
-            busy.addBoth(self._close_data)
+        self.closing = Shared(self._close_data())
 
-    def _close_data(self, _result: object = None) -> None:
-        os.close(self._data_fd)
-        self._store.closed(self)
+    async def _close_data(self) -> None:
+        busy = self._hasher.stop()
+        try:
+            if busy is not None:
+                # A thread reads the file: its number must not be given to another file under it.
+                await busy
+        finally:
+            os.close(self._data_fd)
+            self._store.closed(self)
 
 
 class PartialStore:
@@ -163,6 +166,9 @@ class PartialStore:
         Raises:
             OutOfSpace: less is free than what is missing. Conflict: it is open already.
         """
+        known = self._open.get(meta.digest)
+        if known is not None and known.closing is not None:
+            await known.closing.wait()
         if meta.digest in self._open:
             raise Conflict(f"blob {meta.digest} is already being downloaded")
         self._open[meta.digest] = None
