@@ -483,3 +483,18 @@ async def test_if_range_of_another_blob_means_the_whole(agent: Any, memory: Any)
     for tag, status in ((f'"{digest}"', 206), ('"other"', 200)):
         answer = await agent("GET", f"/v2/a/blobs/{digest}", Range="bytes=0-9", If_Range=tag)
         assert answer.status == status
+
+
+@ensure
+async def test_a_client_that_takes_nothing_for_too_long_is_cut(
+    agent: Any, memory: Any, dial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("krakentx.web.bodies._TAKE_S", 0.1)
+    monkeypatch.setattr("krakentx.web.site.KrakenChannel.abortTimeout", 0.1)
+    data = bytes(64 << 20)
+    raw = await get_blob(agent, dial, arriving(memory, data, len(data)))
+    raw.transport.pauseProducing()
+    await seconds(0.5)
+    assert memory.readers[0].closed == 1
+    raw.transport.resumeProducing()
+    assert len(await raw.closed()) < len(data)
