@@ -31,6 +31,7 @@ from krakentx.wire.session import Role, Session
 LINGER_S = 2.0
 CHECK_S = 5.0
 PROGRESS_S = 0.25
+RETRY_S = 0.001
 MESSAGES_PER_TURN = 128
 """Messages of one connection that are handled before the others have their turn."""
 MAX_UNREAD_BYTES = 256 << 10
@@ -175,7 +176,7 @@ class PeerProtocol(Protocol):
         """Stop reading, and try again after the others had their turn."""
         self.transport.pauseProducing()
         if self._resume is None:
-            delay = 0.0 if self.transport.frames_waiting <= MAX_UNREAD_BYTES else PROGRESS_S
+            delay = RETRY_S if self.transport.frames_waiting <= MAX_UNREAD_BYTES else PROGRESS_S
             self._resume = self._clock.callLater(delay, self._unpause)
 
     def _unpause(self) -> None:

@@ -125,6 +125,7 @@ class Peer:
     cache: BlobStore
     partials: PartialStore | None
     root: Path
+    blob: Blob | None = None  # the one that a test is about
 
     async def keep(self, blob: Blob) -> None:
         """Put a blob into the cache."""
