@@ -64,7 +64,8 @@ class Executor:
         self._gone = gone
         self._tasks: set[Deferred[None]] = set()
         self._dialling: dict[ConnID, Deferred[None]] = {}
-        self._fetching: dict[Torrent, set[Deferred[None]]] = {}
+        self._stopped = False
+        self._fetching: dict[Torrent, set[Deferred[ev.FetchProblem | None]]] = {}
         self._turns = Turns(engine, reactor, self._execute, self._handled, self._broken)
         self.feed = self._turns.feed
         self._do: dict[type[fx.Effect], Callable[[Any], None]] = {
@@ -311,26 +312,33 @@ class Executor:
         if torrent is None or self._fallback is None:
             self.feed(ev.FetchEnded(effect.torrent, effect.pieces, ev.FetchProblem.UNAVAILABLE))
             return
-        task = self.own(self._fetched(effect, torrent, self._fallback))
-        if not task.called:
-            running = self._fetching.setdefault(torrent, set())
-            running.add(task)
-            task.addCallback(lambda _: running.discard(task))
+        torrent.hold()
 
-    async def _fetched(self, effect: fx.FetchFromOrigin, torrent: Torrent, fallback: IFallback) -> None:
         def on_piece(index: int) -> None:
             self.counters.received_fallback_bytes += torrent.meta.piece_size(index)
             self._about(torrent, ev.PieceFetched(effect.torrent, index))
 
-        torrent.hold()
-        problem: ev.FetchProblem | None = ev.FetchProblem.UNAVAILABLE
-        try:
-            problem = await fetch_pieces(fallback, torrent, effect.pieces, effect.stall_s, self._reactor, on_piece)
-        except StorageError as error:
-            self._about(torrent, ev.StorageFailed(effect.torrent, torrent.storage_trouble(error.error)))
-        finally:
-            torrent.release()
-            self._about(torrent, ev.FetchEnded(effect.torrent, effect.pieces, problem))
+        work = fetch_pieces(self._fallback, torrent, effect.pieces, effect.stall_s, self._reactor, on_piece)
+        task = Deferred.fromCoroutine(work)
+        self._fetching.setdefault(torrent, set()).add(task)
+        task.addBoth(self._fetched, effect, torrent, task)
+
+    def _fetched(
+        self,
+        result: ev.FetchProblem | Failure | None,
+        effect: fx.FetchFromOrigin,
+        torrent: Torrent,
+        task: Deferred[ev.FetchProblem | None],
+    ) -> None:
+        self._fetching.get(torrent, set()).discard(task)
+        torrent.release()
+        if isinstance(result, Failure):
+            if isinstance(result.value, StorageError):
+                self._about(torrent, ev.StorageFailed(effect.torrent, torrent.storage_trouble(result.value.error)))
+            elif not result.check(CancelledError):
+                self.log.failure("fetching pieces of {digest} failed", digest=str(torrent.digest), failure=result)
+            result = ev.FetchProblem.UNAVAILABLE
+        self._about(torrent, ev.FetchEnded(effect.torrent, effect.pieces, result))
 
     def _about(self, torrent: Torrent, event: ev.Event) -> None:
         """Feed an event of work that may outlive its torrent: one of the same name may have come in its place."""
@@ -341,6 +349,9 @@ class Executor:
 
     def add(self, torrent: Torrent, *, wanted: bool) -> None:
         """Hand a torrent to the Engine."""
+        if self._stopped:
+            self.drop(torrent, Unavailable("the scheduler", "has been stopped"))
+            return
         self.torrents[torrent.info_hash] = torrent
         self.log.info(
             "Added new torrent {torrent}: {digest}, {size_bytes} bytes in {pieces} pieces, {have} of them here",
@@ -457,6 +468,7 @@ class Executor:
 
     def stop(self) -> None:
         """Close every connection, cancel every task, fail whoever waits. Nothing is fed to the Engine any more."""
+        self._stopped = True
         self._turns.stop()
         for task in list(self._tasks):
             task.cancel()

@@ -122,6 +122,11 @@ async def fetch_pieces(
             error = writer.problem
         except (KrakenError, StorageError) as raised:
             error = writer.problem or raised
+        except Exception:
+            # What we raised into the source's hands may come out as anything.
+            if writer.problem is None:
+                raise
+            error = writer.problem
         finally:
             writer.stop()
         if isinstance(error, StorageError):

@@ -96,7 +96,6 @@ class Scheduler(MultiService):
         self._engine = engine
         self._cache = cache
         self._partials = partials
-        self._pool = pool
         self._port = port
         self._interface = interface
         self._stall_s = stall_s
@@ -186,6 +185,8 @@ class Scheduler(MultiService):
             # Its file was evicted from the cache while we still held it.
             self._drop(known, "the blob was evicted")
         torrent = await self._shelf.wanted(namespace, digest)
+        if torrent.error is not None:
+            raise torrent.error
         torrent.namespace = torrent.namespace or namespace
         self._executor.want(torrent)
         return torrent

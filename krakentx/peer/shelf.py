@@ -100,7 +100,7 @@ class Shelf:
             except NotFound:
                 pass  # evicted between the two looks, or only its side file is left
             else:
-                return self._take(Torrent(meta, namespace, blob, None, self._reactor.seconds()), wanted)
+                return self._take(Torrent(meta, namespace, blob, None, self._reactor.seconds()), False)
         meta = None if self._partials is None else self._partials.find(digest)
         return None if meta is None else await self._open_partial(namespace, meta, wanted)
 

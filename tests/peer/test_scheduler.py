@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from krakentx.core.digest import Digest
 from krakentx.core.errors import Corrupt, NotFound, OutOfSpace, Unavailable
 from krakentx.core.metainfo import MetaInfo
+from krakentx.core.peer import PeerID, PeerInfo
 from krakentx.peer import bulk
 from krakentx.storage.interfaces import IBlobReader
 from krakentx.swarm.config import BandwidthConfig, ConnConfig, FallbackConfig, SwarmConfig
@@ -482,6 +483,66 @@ async def test_a_source_without_the_blob_is_told_as_not_found(peer, tracker, blo
     agent = await peer(fallback=FakeFallback(), config=evolve(QUICK, leecher_tti_s=1.0))
     with pytest.raises(NotFound):
         await agent.read(blob)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_full_disk_while_pieces_come_over_http(peer, tracker, blob, logs, monkeypatch):
+    blob = blob(4 * MIB)
+    tracker.metas[blob.digest] = blob.meta
+    agent = await peer(fallback=FakeFallback({blob.digest: blob.data}), config=QUICK)
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk.os, "pwrite", full)
+        with pytest.raises(OutOfSpace):
+            await agent.read(blob)
+    assert await agent.read(blob) == blob.data
+
+
+# ---- bad peers
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_liar_is_banned_and_the_blob_is_right(peer, tracker, origin, publish, blob, logs):
+    blob = await publish(blob(8 * MIB))
+    liar = await peer(origin=True)
+    bad = bytearray(blob.data)
+    for piece in range(8):
+        bad[piece * MIB + 77] ^= 1
+    await liar.keep(evolve(blob, data=bytes(bad)))
+    tracker.seed(liar.scheduler, blob)
+    agent = await peer()
+    assert await agent.read(blob) == blob.data
+    assert agent.scheduler.counters.corrupt_pieces == 1
+    [(banned, torrent, remaining_s)] = agent.scheduler.blacklist()
+    assert (banned, torrent) == (liar.scheduler.context.peer_id, blob.meta.info_hash)
+    assert 20 < remaining_s <= 30
+    assert any("banned" in line and str(banned) in line for line in lines(logs))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_dead_address_costs_little(peer, tracker, origin, publish, blob, logs):
+    blob = await publish(blob(4 * MIB))
+    for number in range(5):
+        info = PeerInfo(PeerID(bytes([100 + number]) * 20), "192.0.2.1", 16001 + number, complete=True)
+        tracker.peers[blob.meta.info_hash][info.peer_id] = info
+    agent = await peer()
+    began = reactor.seconds()
+    assert await agent.read(blob) == blob.data
+    assert reactor.seconds() - began < 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_peer_that_is_someone_else_is_not_trusted(peer, tracker, origin, publish, blob, logs):
+    blob = await publish(blob(MIB))
+    [info] = tracker.peers[blob.meta.info_hash].values()
+    tracker.peers[blob.meta.info_hash] = {PeerID(bytes([9]) * 20): evolve(info, peer_id=PeerID(bytes([9]) * 20))}
+    agent = await peer(stall_s=0.5)
+    with pytest.raises(Unavailable):
+        await agent.read(blob)
+    await until(lambda: origin.scheduler.connection_count == 0)
 
 
 # ---- small things
