@@ -58,7 +58,7 @@ class TestfsBackend:
             raise
 
     async def list(self, prefix: str) -> list[str]:
-        """The server lists paths below a folder."""
+        """The server tells paths from its root."""
         folder = self._paths.folder(prefix)
         url = f"http://{self._addr}/list/{quote(folder.lstrip('/'))}"
         answer = await self._client.request("GET", url, ok=(200, 404), retries=_RETRIES)
@@ -68,7 +68,7 @@ class TestfsBackend:
             found = answer.json() or []
         except ValueError as error:
             raise Unavailable(self._addr, f"the list of {folder or '/'} is no JSON") from error
-        names = [self._paths.name(f"{folder}/{path}") for path in found]
+        names = [self._paths.name(path) for path in found]
         return sorted(name for name in names if name is not None)
 
     def _file(self, name: str) -> str:
