@@ -39,13 +39,15 @@ class HttpMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self._requests = metrics.counter("http_requests", "HTTP requests by method and status.", ("method", "status"))
+        self._sent = metrics.counter("http_sent_bytes", "Bytes of bodies sent in answer to HTTP requests.")
         self._seconds = metrics.histogram("http_request_seconds", "Time to answer an HTTP request.", ("method",))
 
-    def observe(self, method: bytes, status: int, elapsed_s: float) -> None:
+    def observe(self, method: bytes, status: int, elapsed_s: float, sent_bytes: int) -> None:
         """Count one request."""
         # The method is the client's word: unknown ones share a label, or a client could make us keep any number.
         name = method.decode() if method in _METHODS else "other"
         self._requests.labels(name, str(status)).inc()
+        self._sent.inc(sent_bytes)
         self._seconds.labels(name).observe(elapsed_s)
 
 

@@ -285,6 +285,7 @@ class KrakenSite(Site):
         self._level = level
         self._empty: Deferred[None] | None = None
 
+    noisy = False  # HttpService says where it listens
     protocol = KrakenChannel  # type: ignore[assignment]  # without the wrapper that speaks HTTP/2
 
     def startFactory(self) -> None:
@@ -298,7 +299,7 @@ class KrakenSite(Site):
         elapsed_s = self.reactor.seconds() - request.began
         status = 499 if aborted else request.code
         if self._metrics is not None:
-            self._metrics.observe(request.method, status, elapsed_s)
+            self._metrics.observe(request.method, status, elapsed_s, request.sentLength)
         level = LogLevel.debug if request.path in _QUIET else LogLevel.warn if status >= 500 else self._level
         access.emit(
             level,
