@@ -25,7 +25,7 @@ class _End:
 
     host: Host
     conn: ConnID
-    shaken: bool = False
+    heard: bool = False  # the first message of the other side has come
     free_at: float = 0.0  # when what was sent so far has left
     last_at: float = 0.0  # when what was sent so far has arrived: order is kept
     writes: tuple[InfoHash, int] | None = None  # the piece that this side is receiving, when it was granted
@@ -54,6 +54,7 @@ class Pipe:
         self.open, self.dead = True, False
         self._ends = {id(near): _End(near, near_conn), id(far): _End(far, far_conn)}
         near.pipes[near_conn] = far.pipes[far_conn] = self
+        world.at(world.config.conn.handshake_timeout_s, lambda: self._hang_up_if_silent(far))
 
     def _sides(self, host: Host) -> tuple[_End, _End]:
         """`host`'s own end, and the other."""
@@ -66,6 +67,7 @@ class Pipe:
 
         def arrive() -> None:
             if self.open and not self.dead:
+                other.heard = True
                 other.host.tell(event)
 
         self.world.at(at - self.world.now, arrive)
@@ -163,6 +165,12 @@ class Pipe:
         world.at(0.0, lambda: mine.host.tell(ev.PeerLost(mine.conn, Lost.LOCAL)))
         if not self.dead:
             world.at(world.network.latency_s, lambda: other.host.tell(ev.PeerLost(other.conn, Lost.CLEAN)))
+
+    def _hang_up_if_silent(self, host: Host) -> None:
+        """What every executor does with an accepted socket that says nothing."""
+        mine, _ = self._sides(host)
+        if self.open and not mine.heard:
+            self.close(host)
 
     def _break(self, reason: Lost) -> None:
         self._shut()

@@ -306,6 +306,7 @@ class World:
     def _verify(self, host: Host, torrent: InfoHash) -> None:
         good = all(host.blobs[torrent].values())
         if not good:
+            self.fault_counts["corrupt_blob"] += 1
             host.blobs[torrent].clear()
         answer: Event = ev.BlobVerified(torrent) if good else ev.BlobCorrupt(torrent)
         self.at(0.01, lambda: host.tell(answer))

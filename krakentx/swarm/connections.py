@@ -45,8 +45,13 @@ class Connections:
         """Dial candidates while an unfinished torrent has slots for it."""
         desk = self.desk
         limits = desk.config.connstate
-        if not desk.dials or torrent.phase is not Phase.LEECHING or torrent.careful:
+        if not desk.dials or torrent.phase is not Phase.LEECHING:
             return
+
+        def shunned(peer: PeerInfo) -> bool:
+            careful = torrent.careful and not peer.origin
+            return careful or desk.blacklist.shunned(torrent.info_hash, peer.peer_id, now)
+
         while (
             torrent.dialled < limits.dialled_limit
             and len(torrent.conns) < limits.max_open_conn
@@ -54,7 +59,7 @@ class Connections:
         ):
             peer = torrent.candidates.choose(
                 torrent.conns,
-                lambda key: desk.blacklist.shunned(torrent.info_hash, key, now),
+                shunned,
                 not any(conn.peer.complete or conn.peer.origin for conn in torrent.conns.values()),
                 desk.rng,
             )

@@ -20,7 +20,7 @@ _GIVE_UP = 4  # time-outs without a sign until a connection is closed
 _MOVE_TRIES = 4
 _UNSOLICITED_MAX = 3
 _SPARE_S = 0.05  # how long an idle origin is spared for a piece that agents hold
-_CAREFUL_S = 5.0  # how long a corrupt blob is asked for by HTTP only, when HTTP fails
+_CAREFUL_S = 15.0  # how long a corrupt blob is asked of origins only, when they give nothing
 
 
 @define
@@ -35,7 +35,9 @@ class Downloads:
     def refill(self, conn: Conn, now: float, *, may_move: bool = True) -> None:
         """Ask a connection for as much as its pipeline holds."""
         torrent = conn.torrent
-        if torrent.phase is not Phase.LEECHING or conn.link is not Link.ACTIVE or conn.snubbed or torrent.careful:
+        if torrent.phase is not Phase.LEECHING or conn.link is not Link.ACTIVE or conn.snubbed:
+            return
+        if torrent.careful and not conn.peer.origin:
             return
         config = self.desk.config.dispatch
         limit = config.origin_pipeline_limit if conn.peer.origin else config.pipeline_limit
@@ -286,8 +288,9 @@ class Downloads:
             self.connections.ban(conn, f"piece {piece} is corrupt", now)
             return
         conn.useful_at = conn.gave_at = torrent.gain_at = now
-        key = conn.peer.peer_id
-        torrent.givers[key] = torrent.givers.get(key, 0) | 1 << piece
+        if not conn.peer.origin:
+            key = conn.peer.peer_id
+            torrent.givers[key] = torrent.givers.get(key, 0) | 1 << piece
         torrent.bytes_from_peers += torrent.meta.piece_size(piece)
         torrent.agents_gave += ((0.0 if conn.peer.origin else 1.0) - torrent.agents_gave) / 8
         torrent.fallback.on = False
@@ -360,15 +363,19 @@ class Downloads:
 
     # ---- HTTP
 
+    def dare(self, torrent: Torrent, now: float) -> None:
+        """Origins give nothing: after a corrupt blob, too, agents are better than nobody."""
+        http_works = self.desk.has_fallback and not torrent.fallback.failing
+        if torrent.careful and not http_works and now - torrent.piece_at > _CAREFUL_S:
+            torrent.careful = False
+            self.desk.free(torrent)
+
     def fetch(self, torrent: Torrent, now: float) -> None:
         """Get pieces by HTTP while the swarm gives nothing."""
         desk, fallback = self.desk, torrent.fallback
         if not desk.has_fallback or torrent.phase is not Phase.LEECHING:
             return
         config = desk.config.fallback
-        if torrent.careful and fallback.failing and now - torrent.piece_at > _CAREFUL_S:
-            torrent.careful = False
-            desk.free(torrent)
         if torrent.careful or now - torrent.gain_at >= config.after_s:
             fallback.on = True
         if not fallback.on:

@@ -248,7 +248,8 @@ class Engine:
     def _blob_corrupt(self, event: ev.BlobCorrupt, now: float) -> None:
         """Each piece fits its sum, the whole does not: somebody forged pieces. Begin again, with care.
 
-        A lone giver is the liar; among several nobody knows, so each is under a suspicion that grows with every time.
+        A lone agent that gave is the liar; among several nobody knows, so each is under a suspicion that grows with
+        every time. Origins are named by the tracker and are believed, as the metainfo is.
         """
         desk = self._desk
         torrent = desk.torrents.get(event.torrent)
@@ -262,7 +263,7 @@ class Engine:
         self._connections.close_all(torrent, "begins again")
         torrent.missing = torrent.full
         torrent.phase = Phase.LEECHING
-        torrent.careful = desk.has_fallback
+        torrent.careful = True
         torrent.piece_at = torrent.gain_at = now
         desk.free(torrent)
         self._look(torrent, now)
@@ -502,4 +503,5 @@ class Engine:
         connections.fill(torrent, now)
         if stalled or torrent.missing.bit_count() <= config.dispatch.endgame_threshold:
             self._downloads.refill_all(torrent, now)
+        self._downloads.dare(torrent, now)
         self._downloads.fetch(torrent, now)

@@ -121,7 +121,7 @@ class Candidates:
         return fresh
 
     def choose(
-        self, taken: Container[PeerID], shunned: Callable[[PeerID], bool], complete_first: bool, rng: Random
+        self, taken: Container[PeerID], shunned: Callable[[PeerInfo], bool], complete_first: bool, rng: Random
     ) -> PeerInfo | None:
         """Whom to dial now.
 
@@ -129,7 +129,7 @@ class Candidates:
             complete_first: we have nobody yet who holds everything. One such peer is enough: if all new hosts filled
                 their slots with origins, most would be refused and the rest would not know each other.
         """
-        free = [peer for key, peer in self._peers.items() if key not in taken and not shunned(key)]
+        free = [peer for key, peer in self._peers.items() if key not in taken and not shunned(peer)]
         if complete_first:
             whole = [peer for peer in free if peer.complete or peer.origin]
             free = whole or free

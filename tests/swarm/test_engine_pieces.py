@@ -336,6 +336,7 @@ def test_a_corrupt_blob_is_fetched_again_with_care_and_not_for_ever(lab: Make) -
         if attempt < 2:
             assert it.only(effects, fx.Ban)[0].peer == it.id(10 + attempt)
             assert it.engine.stats(it.torrent).pieces_here == 0
+            it.wait(16.0)  # no origin gives anything: agents again
     assert it.only(effects, fx.Failed) == [fx.Failed(it.torrent, "the blob does not hash to its name")]
     assert it.engine.load()["torrents"] == 0
 
@@ -352,7 +353,7 @@ def test_a_corrupt_blob_comes_by_http_the_second_time_and_from_peers_when_that_f
     other, effects = it.accept(2, 0b11)
     assert it.asked(effects) == []
     it.tell(ev.FetchEnded(it.torrent, fetch.pieces, FetchProblem.UNAVAILABLE))
-    for _ in range(4):
+    for _ in range(9):
         for again in it.only(it.wait(2.0), fx.FetchFromOrigin):
             it.tell(ev.FetchEnded(it.torrent, again.pieces, FetchProblem.UNAVAILABLE))
     assert sorted(it.asked(it.seen, other)) == [0, 1]

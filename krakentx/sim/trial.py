@@ -1,0 +1,140 @@
+"""One small swarm under random faults, and what must hold afterwards.
+
+`python -m krakentx.sim.trial SEED` plays a seed again with a log of every effect.
+"""
+
+from __future__ import annotations
+
+import sys
+from random import Random
+
+from attrs import Factory, define, field
+
+from krakentx.core.bitfield import Bitfield
+from krakentx.core.digest import Digest
+from krakentx.core.metainfo import MetaInfo
+from krakentx.sim.world import Faults, Host, World
+from krakentx.swarm.config import SwarmConfig
+
+AGENTS = 20
+PIECES = 24
+PIECE_LENGTH = 1 << 20
+LIMIT_S = 120.0  # virtual seconds until every honest agent must have finished
+_SETTLE_S = 90.0
+_CONFIG = SwarmConfig(seeder_tti_s=20.0, conn_tti_s=10.0)
+
+
+def some_blob(pieces: int, piece_length: int = PIECE_LENGTH) -> MetaInfo:
+    """Metainfo of a blob that nobody has to have: the model carries no bytes, only whether they are right."""
+    name = Digest.of(f"{pieces} pieces of {piece_length}".encode())
+    return MetaInfo(name, pieces * piece_length, piece_length, tuple(range(pieces)))
+
+
+def some_faults(seed: int) -> tuple[Faults, bool]:
+    """What goes wrong under this seed, and whether pieces can be had by HTTP.
+
+    Forged pieces fit their sum: without strong sums nobody can tell who forged.
+    """
+    rng = Random(f"faults {seed}")
+
+    def sometimes(value: float) -> float:
+        return value if rng.random() < 0.4 else 0.0
+
+    http = rng.random() < 0.5
+    down = (rng.random() * 0.5, 0.5 + rng.random() * 3) if rng.random() < 0.4 else (0.0, 0.0)
+    faults = Faults(
+        host_death=sometimes(0.3),
+        stall=sometimes(0.03),
+        reset=sometimes(0.03),
+        mute=sometimes(0.2),
+        liar=sometimes(0.2),
+        forger=sometimes(0.15),
+        announce_loss=sometimes(0.3),
+        tracker_down_s=down,
+    )
+    return faults, http
+
+
+@define
+class Trial:
+    """A swarm of one origin and 20 agents that want one blob."""
+
+    seed: int
+    trace: bool = False
+    meta: MetaInfo = Factory(lambda: some_blob(PIECES))
+    agents: list[Host] = Factory(list)
+    world: World = field(init=False)
+    http: bool = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        faults, self.http = some_faults(self.seed)
+        self.world = World(self.seed, faults=faults, config=_CONFIG, trace=self.trace)
+
+    def run(self) -> list[str]:
+        """Play it. Returns what is wrong; an empty list is the hoped-for result."""
+        world, meta = self.world, self.meta
+        origin = world.add_host("origin", origin=True)
+        world.add_blob(origin, meta, have=Bitfield.full(meta.piece_count), wanted=False)
+        for number in range(AGENTS):
+            host = world.add_host(f"agent{number}", fallback=self.http)
+            self.agents.append(host)
+            world.at(world.rng.random() * 0.2, lambda host=host: world.add_blob(host, meta))  # type: ignore[misc]
+        world.run(LIMIT_S, self._done)
+        problems = [f"{host.context.cluster} did not finish: {host.failed}" for host in self._honest_unfinished()]
+        return problems or self._traffic(origin) + self._left_behind(origin)
+
+    def _honest_unfinished(self) -> list[Host]:
+        return [host for host in self.agents if host.honest and self.meta.info_hash not in host.finished_at]
+
+    def _done(self) -> bool:
+        return not self._honest_unfinished()
+
+    def _traffic(self, origin: Host) -> list[str]:
+        """Nobody was flooded: bounds that are wide, since every fault costs copies."""
+        problems = []
+        honest = [host for host in self.agents if host.honest]
+        copies = self.world.sent["origin"] / self.meta.length
+        skipped = sum(host.received["skipped"] for host in honest) / (len(honest) * self.meta.length)
+        # An agent whose blob was forged takes a whole copy from the origin the next time.
+        if copies > AGENTS / 3 + 1.5 * self.world.fault_counts["corrupt_blob"]:
+            problems.append(f"the origin sent {copies:.1f} copies")
+        if skipped > 0.25:
+            problems.append(f"{skipped:.0%} of the bytes came twice")
+        return problems
+
+    def _left_behind(self, origin: Host) -> list[str]:
+        """Let the dust settle with the honest alone: nothing may be left, and nothing may have grown."""
+        world = self.world
+        for host in self.agents:
+            if not host.honest:
+                world.kill(host)
+        world.run(world.now + _SETTLE_S, lambda: False)
+        problems = []
+        for host in [origin, *self.agents]:
+            if not host.honest:
+                continue
+            load = host.engine.load()
+            if load.pop("blacklist") > len(world.hosts):
+                problems.append(f"{host.context.cluster}: blacklist of strangers")
+            left = {kind: count for kind, count in load.items() if count}
+            if left:
+                problems.append(f"{host.context.cluster} holds on to {left}")
+        return problems
+
+
+def main(argv: list[str]) -> int:
+    """Play the seeds on the command line again; the log of the first comes out."""
+    for text in argv:
+        trial = Trial(int(text), trace=True)
+        try:
+            problems = trial.run()
+        finally:
+            print("\n".join(trial.world.log))
+        print(f"seed {text}: {trial.world.faults}\n{problems or 'passed'}")
+        if problems:
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
