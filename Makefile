@@ -21,7 +21,7 @@ test: $(DEV)  ## run the tests (ARGS="-k wire -x" picks some)
 	@$(PY) -m pytest $(ARGS)
 
 bench: $(DEV)  ## measure: prints a table and writes bench.json
-	@$(PY) tests/bench/run.py $(ARGS)
+	@$(PY) -m tests.bench.run $(ARGS)
 
 lint: $(DEV)  ## ruff, its formatting, and shellcheck where it is installed
 	@$(PY) -m ruff check .
