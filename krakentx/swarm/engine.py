@@ -1,14 +1,14 @@
 """The Engine: folds events into effects. It has no socket, no clock and no thread.
 
 One class decides for an agent, for an origin (`dials=False`: it only answers) and for every host of a simulation. What
-it knows is in `state`; the rules are in `connections` (who), `downloads` (what to ask), `uploads` (what to give) and
-`announce` (when to tell the tracker). This module is the frame around them: the life of a torrent, and time.
+it knows is in `state`; the rules are in `connections` (who), `downloads` (what to ask), `uploads` (what to give),
+`announce` (when to tell the tracker) and `torrents` (begin, end, and what happens when nothing happens). This module
+is the door: it hands each event to the part that knows, and what came free to all who may use it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 from random import Random
 from typing import Any
 
@@ -16,20 +16,15 @@ from attrs import frozen
 
 from krakentx.core.peer import InfoHash, PeerContext, PeerID
 from krakentx.swarm import events as ev
-from krakentx.swarm.announce import AnnounceTimer
 from krakentx.swarm.config import SwarmConfig
 from krakentx.swarm.connections import Connections
 from krakentx.swarm.downloads import Downloads
-from krakentx.swarm.effects import Announce, Close, Effect, Failed, Finished, Forget, Send, SendPiece, WakeAt
-from krakentx.swarm.events import ConnID, Event, Lost
-from krakentx.swarm.fallback import Fallback
-from krakentx.swarm.picker import Rarity
+from krakentx.swarm.effects import Close, Effect, Send, SendPiece, WakeAt
+from krakentx.swarm.events import ConnID, Event
 from krakentx.swarm.state import Conn, Desk, Link, Phase, Torrent
+from krakentx.swarm.torrents import Torrents
 from krakentx.swarm.uploads import Uploads
 from krakentx.wire.messages import AnnouncePiece, CancelPiece, Complete, PieceError, PieceRequest
-
-_LOOK_S = 0.5  # how often a download looks at itself
-_STALLED_S = 1.0  # a download that got no byte for so long wants other peers
 
 
 @frozen
@@ -70,6 +65,7 @@ class Engine:
         self._uploads = Uploads(config.upload)
         self._connections = Connections(self._desk, self._uploads)
         self._downloads = Downloads(self._desk, self._connections)
+        self._torrents = Torrents(self._desk, self._connections, self._downloads, self._uploads)
         self._told: float | None = None  # the last `WakeAt`
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             ev.TorrentAdded: self._torrent_added,
@@ -186,99 +182,28 @@ class Engine:
             "alarms": len(desk.alarms),
         }
 
-    # ---- the life of a torrent
+    # ---- torrents
 
     def _torrent_added(self, event: ev.TorrentAdded, now: float) -> None:
-        desk, info_hash = self._desk, event.meta.info_hash
-        torrent = desk.torrents.get(info_hash)
-        if torrent is not None and torrent.phase is Phase.COMPLETE and not event.have.complete:
-            self._forget(torrent, "its file has gone")  # evicted from the cache: begin anew
-            torrent = None
-        if torrent is None:
-            full = (1 << event.meta.piece_count) - 1
-            missing = full & ~event.have.mask
-            torrent = desk.torrents[info_hash] = Torrent(
-                meta=event.meta,
-                info_hash=info_hash,
-                namespace=event.namespace,
-                full=full,
-                missing=missing,
-                phase=Phase.HOLDING if missing or event.wanted else Phase.COMPLETE,
-                announcer=AnnounceTimer(now, desk.rng),
-                fallback=Fallback(now),
-                rarity=Rarity(event.meta.piece_count),
-                added_at=now,
-                piece_at=now,
-                gain_at=now,
-                used_at=now,
-            )
-        elif event.wanted and torrent.phase is Phase.COMPLETE:
-            desk.emit(Finished(info_hash))
-        if event.wanted and torrent.phase is Phase.HOLDING:
-            torrent.phase = Phase.LEECHING
-            torrent.piece_at = torrent.gain_at = now
-            if not torrent.missing:
-                self._downloads.verify(torrent)
-            desk.free(torrent)
-        self._look(torrent, now)
+        self._torrents.add(event, now)
 
     def _torrent_removed(self, event: ev.TorrentRemoved, now: float) -> None:
-        torrent = self._desk.torrents.get(event.torrent)
-        if torrent is not None:
-            self._end(torrent, event.reason)
+        if torrent := self._desk.torrents.get(event.torrent):
+            self._torrents.end(torrent, event.reason)
 
     def _storage_failed(self, event: ev.StorageFailed, now: float) -> None:
-        torrent = self._desk.torrents.get(event.torrent)
-        if torrent is not None:
-            self._end(torrent, event.reason)
+        if torrent := self._desk.torrents.get(event.torrent):
+            self._torrents.end(torrent, event.reason)
 
     def _blob_verified(self, event: ev.BlobVerified, now: float) -> None:
         torrent = self._desk.torrents.get(event.torrent)
-        if torrent is None or torrent.phase is not Phase.VERIFYING:
-            return
-        torrent.phase = Phase.COMPLETE
-        torrent.used_at = now
-        torrent.givers.clear()
-        torrent.readers.clear()
-        self._desk.emit(Finished(torrent.info_hash))
-        self._connections.completed(torrent)
-        torrent.announcer.at_once(now)
-        self._look(torrent, now)
+        if torrent is not None and torrent.phase is Phase.VERIFYING:
+            self._torrents.verified(torrent, now)
 
     def _blob_corrupt(self, event: ev.BlobCorrupt, now: float) -> None:
-        """Each piece fits its sum, the whole does not: somebody forged pieces. Begin again, with care.
-
-        A lone agent that gave is the liar; among several nobody knows, so each is under a suspicion that grows with
-        every time. Origins are named by the tracker and are believed, as the metainfo is.
-        """
-        desk = self._desk
-        torrent = desk.torrents.get(event.torrent)
-        if torrent is None or torrent.phase is not Phase.VERIFYING:
-            return
-        torrent.restarts += 1
-        if torrent.restarts > desk.config.max_restarts:
-            self._end(torrent, "the blob does not hash to its name")
-            return
-        self._connections.suspect(torrent, now)
-        self._connections.close_all(torrent, "begins again")
-        torrent.missing = torrent.full
-        torrent.phase = Phase.LEECHING
-        torrent.careful = True
-        torrent.piece_at = torrent.gain_at = now
-        desk.free(torrent)
-        self._look(torrent, now)
-
-    def _end(self, torrent: Torrent, reason: str) -> None:
-        """Forget a torrent; if it was being downloaded, that has failed."""
-        failed = torrent.phase in (Phase.LEECHING, Phase.VERIFYING)
-        self._forget(torrent, reason)
-        if failed:
-            self._desk.emit(Failed(torrent.info_hash, reason))
-
-    def _forget(self, torrent: Torrent, reason: str) -> None:
-        self._connections.close_all(torrent, reason)
-        self._desk.alarms.cancel(torrent)
-        del self._desk.torrents[torrent.info_hash]
+        torrent = self._desk.torrents.get(event.torrent)
+        if torrent is not None and torrent.phase is Phase.VERIFYING:
+            self._torrents.corrupt(torrent, now)
 
     # ---- tracker
 
@@ -294,13 +219,13 @@ class Engine:
             fresh = torrent.candidates.offer(others, desk.config.connstate.max_candidates)
             self._connections.fill(torrent, now)
         torrent.announcer.answered(event.interval_s, fresh > 0, complete, now, desk.config.announce)
-        self._look(torrent, now)
+        self._torrents.look(torrent, now)
 
     def _announce_failed(self, event: ev.AnnounceFailed, now: float) -> None:
         torrent = self._desk.torrents.get(event.torrent)
         if torrent is not None:
             torrent.announcer.failed(now, self._desk.config.announce)
-            self._look(torrent, now)
+            self._torrents.look(torrent, now)
 
     # ---- connections
 
@@ -435,73 +360,6 @@ class Engine:
         for key in due:
             if isinstance(key, Torrent):
                 if self._desk.torrents.get(key.info_hash) is key:
-                    self._look(key, now)
+                    self._torrents.look(key, now)
             elif isinstance(key, Conn) and key.id in self._desk.conns:
-                self._check(key, now)
-
-    def _check(self, conn: Conn, now: float) -> None:
-        """A connection's time has come."""
-        config, connections = self._desk.config, self._connections
-        if conn.link is not Link.ACTIVE:
-            connections.lost(conn, Lost.TIMEOUT, now)
-            self._desk.emit(Close(conn.id, "no answer in time"))
-            return
-        when = self._downloads.check(conn, now)
-        if conn.id not in self._desk.conns:
-            return
-        if not config.disable_preemption:
-            stuck = self._uploads.stuck_since(conn.id)
-            patience = config.conn_tti_s + config.piece_timeout_s(conn.torrent.meta.piece_length)
-            at_rest = conn.receiving is None and not self._uploads.busy(conn.id)
-            if stuck is not None and now - stuck > patience:
-                connections.give_up(conn, "does not read", now)
-                return
-            if at_rest and now - conn.heard_at >= config.conn_tti_s:
-                connections.close(conn, "idle")
-                return
-            if at_rest and not conn.torrent.requests.of(conn.id) and now - conn.since >= config.conn_ttl_s:
-                connections.close(conn, "old")
-                return
-            when = min(when, now + config.conn_tti_s)
-        self._desk.alarms.no_later(conn, max(when, now + 1e-3))
-
-    def _look(self, torrent: Torrent, now: float) -> None:
-        """A torrent looks at itself, and says when to look again."""
-        desk, config = self._desk, self._desk.config
-        leeching = torrent.phase is Phase.LEECHING
-        complete = torrent.phase is Phase.COMPLETE
-        wanted = leeching or torrent.phase is Phase.VERIFYING
-        when = torrent.piece_at + config.leecher_tti_s if wanted else torrent.used_at + config.seeder_tti_s
-        if config.disable_preemption:
-            when = inf
-        elif now >= when:
-            if wanted:
-                self._end(torrent, "torrent timed out")
-            else:
-                self._forget(torrent, "nobody asks for it")
-                desk.emit(Forget(torrent.info_hash))
-            return
-        if leeching:
-            when = min(when, now + _LOOK_S)
-            self._watch(torrent, now)
-        if desk.dials and (leeching or complete):
-            if torrent.announcer.take(now, config.announce):
-                desk.emit(Announce(torrent.info_hash, complete))
-            when = min(when, torrent.announcer.due(config.announce))
-        if when < inf:
-            desk.alarms.no_later(torrent, max(when, now + 1e-3))
-
-    def _watch(self, torrent: Torrent, now: float) -> None:
-        """A download that is short of peers, or gets nothing from them, does something about it."""
-        config, connections = self._desk.config, self._connections
-        stalled = now - torrent.gain_at > _STALLED_S
-        active = sum(conn.link is Link.ACTIVE for conn in torrent.conns.values())
-        if stalled or active < config.connstate.dialled_limit:
-            torrent.announcer.hurry(config.announce)
-        if stalled:
-            connections.rotate(torrent, now)
-        connections.fill(torrent, now)
-        if stalled or torrent.missing.bit_count() <= config.dispatch.endgame_threshold:
-            self._downloads.refill_all(torrent, now)
-        self._downloads.dare(torrent, now)
-        self._downloads.fetch(torrent, now)
+                self._torrents.check(key, now)

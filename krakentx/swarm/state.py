@@ -86,7 +86,6 @@ class Torrent:
     announcer: AnnounceTimer
     fallback: Fallback
     rarity: Rarity
-    added_at: float
     piece_at: float  # last new piece
     gain_at: float  # last byte that a peer gave
     used_at: float  # last time anybody else needed us
