@@ -25,11 +25,9 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from attrs import define
-from isal.isal_zlib import crc32
 from twisted.internet import main, tcp
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -37,6 +35,7 @@ from twisted.python.failure import Failure
 from krakentx.core.errors import LocalProtocolError
 from krakentx.peer.counters import Counters
 from krakentx.peer.rates import Gate
+from krakentx.peer.transfers import FileRun, Sink
 
 SEND_BUDGET = 1 << 20
 RECEIVE_BUDGET = 1 << 20
@@ -47,71 +46,6 @@ MAX_RUNS = 128
 
 _SCRATCH = memoryview(bytearray(RECEIVE_BUDGET))  # one per process: each read is consumed before the next
 _NO_SENDFILE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
-
-
-def write_fully(fd: int, data: memoryview, offset: int) -> None:
-    """`pwrite` until all is written.
-
-    Raises:
-        OSError: the disk is full, or failed.
-    """
-    while data:
-        written = os.pwrite(fd, data, offset)
-        offset += written
-        data = data[written:]
-
-
-@define(eq=False)
-class FileRun:
-    """A frame, and the bytes of a file that follow it.
-
-    Args:
-        header: the frame; a run without one could not be told from the frames around it, so it is never empty.
-        on_begin: the first byte left.
-        on_end: called exactly once: True when the last byte was given to the kernel, False when the run was dropped.
-            The file must stay open until then.
-    """
-
-    header: bytes
-    fd: int
-    offset: int
-    remaining: int
-    on_begin: Callable[[], None]
-    on_end: Callable[[bool], None]
-    begun: bool = False
-
-
-@define(eq=False)
-class Sink:
-    """Takes exactly `remaining` bytes from the socket.
-
-    Args:
-        fd: where to write them from `offset` on; None = they are dropped.
-        on_end: called exactly once: True when all bytes came, False when the connection was lost before. The file must
-            stay open until then.
-        on_progress: some bytes came.
-    """
-
-    fd: int | None
-    offset: int
-    remaining: int
-    on_end: Callable[[bool], None]
-    on_progress: Callable[[], None] = lambda: None
-    crc: int = 0
-    error: OSError | None = None  # the disk refused: what still comes is dropped, and the owner of the sink decides
-
-    def take(self, data: memoryview) -> None:
-        """The next bytes."""
-        self.remaining -= len(data)
-        if self.fd is None:
-            return
-        self.crc = crc32(data, self.crc)
-        try:
-            write_fully(self.fd, data, self.offset)
-        except OSError as error:
-            self.error = error
-            self.fd = None
-        self.offset += len(data)
 
 
 class BulkTransport(tcp.Connection):

@@ -1,40 +1,38 @@
-"""Executor: carries out what the Engine decided, with sockets, files and the clock. Decides nothing of its own."""
+"""Executor: carries out what the Engine decided. Decides nothing of its own.
+
+Effects on connections are for `links`; here is what concerns torrents, the tracker and the fallback sources.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from krakentx.core.errors import Corrupt, KrakenError, LocalProtocolError, Unavailable
+from krakentx.core.errors import Corrupt, KrakenError, Unavailable
 from krakentx.core.peer import InfoHash
-from krakentx.peer.bulk import FileRun, Sink
 from krakentx.peer.counters import Counters
-from krakentx.peer.factories import DialError, dial
 from krakentx.peer.fetch import StorageError, fetch_pieces
 from krakentx.peer.interfaces import IAnnouncer, IFallback
+from krakentx.peer.links import Links
 from krakentx.peer.protocol import PeerProtocol
-from krakentx.peer.rates import Traffic
+from krakentx.peer.tasks import Tasks
 from krakentx.peer.torrents import Torrent
 from krakentx.peer.turns import IEngine, Turns
 from krakentx.swarm import effects as fx
 from krakentx.swarm import events as ev
 from krakentx.swarm.config import SwarmConfig
-from krakentx.swarm.events import ConnID, Lost
-from krakentx.wire.messages import Handshake, PiecePayload
-from krakentx.wire.session import Role
+from krakentx.wire.messages import Handshake
 
 
 class Executor:
     """The hands of one Engine.
 
     Args:
-        greet: an accepted connection has greeted; see `IPeerOwner.greeted`.
-        gone: an accepted socket is no longer a stranger, or is gone.
+        greet, gone: see `Links`.
     """
 
     log = Logger()
@@ -52,30 +50,35 @@ class Executor:
         gone: Callable[[PeerProtocol], None],
     ) -> None:
         self.torrents: dict[InfoHash, Torrent] = {}
-        self.conns: dict[ConnID, PeerProtocol] = {}
-        self.sockets: set[PeerProtocol] = set()
-        self.counters = counters
-        self.config = config
-        self.traffic = Traffic(reactor)
         self._reactor = reactor
+        self._config = config
+        self._counters = counters
         self._announcer = announcer
         self._fallback = fallback
-        self._greet = greet
-        self._gone = gone
-        self._tasks: set[Deferred[None]] = set()
-        self._dialling: dict[ConnID, Deferred[None]] = {}
         self._stopped = False
         self._fetching: dict[Torrent, set[Deferred[ev.FetchProblem | None]]] = {}
         self._turns = Turns(engine, reactor, self._execute, self._handled, self._broken)
         self.feed = self._turns.feed
+        self.tasks = Tasks()
+        self.links = Links(
+            reactor=reactor,
+            config=config,
+            counters=counters,
+            tasks=self.tasks,
+            torrents=self.torrents,
+            feed=self.feed,
+            congested=lambda: self._turns.congested,
+            greet=greet,
+            gone=gone,
+        )
         self._do: dict[type[fx.Effect], Callable[[Any], None]] = {
             fx.Announce: self._announce,
-            fx.Dial: self._dial,
-            fx.Send: self._send,
-            fx.SendPiece: self._send_piece,
-            fx.ReceivePiece: self._receive_piece,
-            fx.SkipPayload: self._skip_payload,
-            fx.Close: self._close,
+            fx.Dial: self.links.dial,
+            fx.Send: self.links.send,
+            fx.SendPiece: self.links.send_piece,
+            fx.ReceivePiece: self.links.receive_piece,
+            fx.SkipPayload: self.links.skip_payload,
+            fx.Close: self.links.close,
             fx.Ban: self._ban,
             fx.FetchFromOrigin: self._fetch,
             fx.VerifyBlob: self._verify,
@@ -85,58 +88,11 @@ class Executor:
             fx.Forget: self._forget,
             fx.WakeAt: lambda effect: self._turns.wake_at(effect.when),
         }
-        self.configure(config)
 
     def configure(self, config: SwarmConfig) -> None:
         """Take over limits that are ours and not the Engine's."""
-        self.config = config
-        bandwidth = config.conn.bandwidth
-        if bandwidth.enable:
-            self.traffic.set_rates(bandwidth.egress_bits_per_sec / 8, bandwidth.ingress_bits_per_sec / 8)
-        else:
-            self.traffic.set_rates(None, None)
-
-    # --- for connections: IPeerOwner
-
-    @property
-    def congested(self) -> bool:
-        """See `IPeerOwner`."""
-        return self._turns.congested
-
-    def build(self, role: Role, conn: ConnID | None = None) -> PeerProtocol:
-        """A new connection, not yet connected."""
-        return PeerProtocol(self, self._reactor, role=role, conn=conn, handshake_s=self.config.conn.handshake_timeout_s)
-
-    def connected(self, peer: PeerProtocol) -> None:
-        """See `IPeerOwner`."""
-        self.sockets.add(peer)
-        peer.transport.account(self.counters, self.traffic.egress, self.traffic.ingress)
-
-    def greeted(self, peer: PeerProtocol, handshake: Handshake) -> None:
-        """See `IPeerOwner`."""
-        if peer.role is Role.DIALER:
-            self.welcome(peer, handshake)
-        else:
-            self._greet(peer, handshake)
-
-    def welcome(self, peer: PeerProtocol, handshake: Handshake) -> None:
-        """Let the Engine see the handshake of a connection that has its id."""
-        assert peer.conn is not None
-        self.conns[peer.conn] = peer
-        self.feed(ev.HandshakeReceived(peer.conn, handshake))
-
-    def lost(self, peer: PeerProtocol, reason: Lost) -> None:
-        """See `IPeerOwner`."""
-        self._gone(peer)
-        if reason is Lost.PROTOCOL:
-            self.counters.protocol_errors += 1
-        if peer.conn is not None and self.conns.pop(peer.conn, None) is not None:
-            self.log.debug("conn with {addr} ended: {reason}", addr=peer.addr, reason=reason.value)
-            self.feed(ev.PeerLost(peer.conn, reason))
-
-    def disconnected(self, peer: PeerProtocol) -> None:
-        """See `IPeerOwner`."""
-        self.sockets.discard(peer)
+        self._config = config
+        self.links.configure(config)
 
     # --- turns
 
@@ -144,141 +100,13 @@ class Executor:
         self._do[type(effect)](effect)
 
     def _handled(self, event: ev.Event) -> None:
-        if not isinstance(event, ev.HandshakeReceived):
-            return
-        peer = self.conns.get(event.conn)
-        if peer is None:
-            return  # the Engine refused it
-        torrent = str(event.handshake.info_hash)
-        if peer.role is Role.ACCEPTOR:
-            self._log_pending(str(event.handshake.peer_id), peer.addr, torrent)
-        self.log.info(
-            "Moved conn from pending to active: {peer} at {addr} for {torrent}",
-            peer=str(event.handshake.peer_id),
-            addr=peer.addr,
-            torrent=torrent,
-        )
-        peer.activate()
-        peer.go_on()
-
-    def _log_pending(self, peer: str, addr: str, torrent: str) -> None:
-        self.log.info("Added pending conn: {peer} at {addr} for {torrent}", peer=peer, addr=addr, torrent=torrent)
+        if isinstance(event, ev.HandshakeReceived):
+            self.links.greeting_handled(event)
 
     def _broken(self, event: ev.Event) -> None:
         conn = getattr(event, "conn", None)
-        if conn in self.conns:
-            self.conns[conn].abort(Lost.LOCAL)
-
-    # --- connections
-
-    def _dial(self, effect: fx.Dial) -> None:
-        self.counters.dials += 1
-        self._log_pending(str(effect.peer.peer_id), effect.peer.address, str(effect.torrent))
-        self._dialling[effect.conn] = self.own(self._dialled(effect))
-
-    async def _dialled(self, effect: fx.Dial) -> None:
-        peer = effect.peer
-        build = partial(self.build, Role.DIALER, effect.conn)
-        try:
-            protocol = await dial(self._reactor, peer.ip, peer.port, build, effect.timeout_s)
-        except DialError as error:
-            self._dialling.pop(effect.conn, None)
-            self.counters.dial_failures += 1
-            self.log.info(
-                "dial of {peer} failed: {problem}, addr {addr}",
-                peer=str(peer.peer_id),
-                problem=error.problem,
-                addr=error.addr,
-            )
-            self.feed(ev.PeerLost(effect.conn, error.reason))
-            return
-        self._dialling.pop(effect.conn, None)
-        self.conns[effect.conn] = protocol
-        self.feed(ev.DialSucceeded(effect.conn))
-
-    def _send(self, effect: fx.Send) -> None:
-        peer = self.conns.get(effect.conn)
-        if peer is not None:
-            self._guarded(peer, peer.send, effect.message)
-
-    def _send_piece(self, effect: fx.SendPiece) -> None:
-        peer, torrent = self.conns.get(effect.conn), self.torrents.get(effect.torrent)
-        if peer is None or torrent is None or torrent.closing:
-            return
-        size = torrent.meta.piece_size(effect.index)
-        torrent.hold()
-
-        def on_end(complete: bool) -> None:
-            torrent.release()
-            if complete:
-                self.feed(ev.PieceSent(effect.conn, effect.index))
-
-        def on_begin() -> None:
-            self.feed(ev.PieceSendBegan(effect.conn, effect.index))
-
-        run = FileRun(b"", torrent.fileno(), torrent.meta.offset(effect.index), size, on_begin, on_end)
-        if not self._guarded(peer, peer.send_file, PiecePayload(effect.index, 0, size), run):
-            torrent.release()
-
-    def _receive_piece(self, effect: fx.ReceivePiece) -> None:
-        peer, torrent = self.conns.get(effect.conn), self.torrents.get(effect.torrent)
-        if peer is None:
-            return
-        if torrent is None or torrent.closing:
-            # Put away in this very turn; the connection is about to be closed.
-            peer.skip()
-            return
-        meta, index = torrent.meta, effect.index
-        torrent.hold()
-
-        def on_end(complete: bool) -> None:
-            torrent.release()
-            if not complete or peer.closing:
-                return
-            if sink.error is not None:
-                self.feed(ev.StorageFailed(torrent.info_hash, torrent.storage_trouble(sink.error)))
-                return
-            self.counters.received_peers_bytes += meta.piece_size(index)
-            good = sink.crc == meta.piece_sums[index]
-            if not good:
-                self.counters.corrupt_pieces += 1
-                self.log.warn(
-                    "piece {piece} of {digest} from {addr} is corrupt",
-                    piece=index,
-                    digest=str(meta.digest),
-                    addr=peer.addr,
-                )
-            self.feed(ev.PieceArrived(effect.conn, index, good))
-
-        sink = Sink(torrent.fileno(), meta.offset(index), meta.piece_size(index), on_end)
-        if not self._guarded(peer, peer.receive, sink):
-            torrent.release()
-
-    def _skip_payload(self, effect: fx.SkipPayload) -> None:
-        peer = self.conns.get(effect.conn)
-        if peer is not None:
-            self.counters.skipped_bytes += peer.session.payload_left
-            peer.skip()
-
-    def _close(self, effect: fx.Close) -> None:
-        dialling = self._dialling.pop(effect.conn, None)
-        if dialling is not None:
-            dialling.cancel()
-            self.feed(ev.PeerLost(effect.conn, Lost.LOCAL))
-        peer = self.conns.get(effect.conn)
-        if peer is not None:
-            self.log.debug("closing conn with {addr}: {reason}", addr=peer.addr, reason=effect.reason)
-            peer.close()
-
-    def _guarded(self, peer: PeerProtocol, call: Callable[..., None], *args: object) -> bool:
-        """Do something that our own bug could make illegal: then only this connection suffers."""
-        try:
-            call(*args)
-        except LocalProtocolError:
-            self.log.failure("closing {addr}", addr=peer.addr)
-            peer.abort(Lost.LOCAL)
-            return False
-        return True
+        if conn is not None:
+            self.links.abort(conn)
 
     def _ban(self, effect: fx.Ban) -> None:
         self.log.warn(
@@ -292,7 +120,7 @@ class Executor:
     # --- tracker and fallback
 
     def _announce(self, effect: fx.Announce) -> None:
-        self.own(self._announced(effect))
+        self.tasks.own(self._announced(effect))
 
     async def _announced(self, effect: fx.Announce) -> None:
         torrent = self.torrents.get(effect.torrent)
@@ -300,7 +128,8 @@ class Executor:
             if self._announcer is None or torrent is None:
                 raise Unavailable("the tracker", "there is none")
             work = self._announcer.announce(torrent.digest, effect.torrent, complete=effect.complete)
-            answer = await self._within(work, self.config.announce.answer_timeout_s)
+            timeout_s = self._config.announce.answer_timeout_s
+            answer = await Deferred.fromCoroutine(work).addTimeout(timeout_s, self._reactor)
         except (KrakenError, TimeoutError) as error:
             self.log.warn("announce of {torrent} failed: {error}", torrent=str(effect.torrent), error=str(error))
             self.feed(ev.AnnounceFailed(effect.torrent))
@@ -315,7 +144,7 @@ class Executor:
         torrent.hold()
 
         def on_piece(index: int) -> None:
-            self.counters.received_fallback_bytes += torrent.meta.piece_size(index)
+            self._counters.received_fallback_bytes += torrent.meta.piece_size(index)
             self._about(torrent, ev.PieceFetched(effect.torrent, index))
 
         work = fetch_pieces(self._fallback, torrent, effect.pieces, effect.stall_s, self._reactor, on_piece)
@@ -377,7 +206,7 @@ class Executor:
     def _verify(self, effect: fx.VerifyBlob) -> None:
         torrent = self.torrents.get(effect.torrent)
         if torrent is not None and torrent.partial is not None:
-            self.own(self._verified(torrent))
+            self.tasks.own(self._verified(torrent))
 
     async def _verified(self, torrent: Torrent) -> None:
         assert torrent.partial is not None
@@ -409,7 +238,7 @@ class Executor:
         if torrent is None:
             return
         torrent.set_committed()
-        self.counters.completed += 1
+        self._counters.completed += 1
         elapsed_s = max(self._reactor.seconds() - torrent.added_at, 1e-6)
         by_source = torrent.bytes_by_source
         total = max(1, sum(by_source.values()))
@@ -428,7 +257,7 @@ class Executor:
     def _failed(self, effect: fx.Failed) -> None:
         torrent = self.torrents.get(effect.torrent)
         if torrent is not None:
-            self.counters.failed += 1
+            self._counters.failed += 1
             error = torrent.error_of(effect.reason)
             self.log.warn("download of {digest} failed: {error}", digest=str(torrent.digest), error=str(error))
             self.drop(torrent, error)
@@ -448,35 +277,11 @@ class Executor:
         torrent.failed(error)
         torrent.close()
 
-    # --- tasks
-
-    def own(self, work: Coroutine[Any, Any, None]) -> Deferred[None]:
-        """Run something in the background until `stop`."""
-        task = Deferred.fromCoroutine(work)
-        self._tasks.add(task)
-
-        def done(result: Failure | None) -> None:
-            self._tasks.discard(task)
-            if isinstance(result, Failure) and not result.check(CancelledError):
-                self.log.failure("a task of the scheduler failed", failure=result)
-
-        task.addBoth(done)
-        return task
-
-    async def _within(self, work: Awaitable[Any], timeout_s: float) -> Any:
-        return await Deferred.fromCoroutine(_await(work)).addTimeout(timeout_s, self._reactor)
-
     def stop(self) -> None:
         """Close every connection, cancel every task, fail whoever waits. Nothing is fed to the Engine any more."""
         self._stopped = True
         self._turns.stop()
-        for task in list(self._tasks):
-            task.cancel()
-        for peer in list(self.sockets):
-            peer.abort(Lost.LOCAL)
+        self.tasks.stop()
+        self.links.stop()
         for torrent in list(self.torrents.values()):
             self.drop(torrent, Unavailable("the scheduler", "has been stopped"))
-
-
-async def _await(work: Awaitable[Any]) -> Any:
-    return await work

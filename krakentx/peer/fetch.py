@@ -10,9 +10,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from krakentx.core.errors import Corrupt, KrakenError, NotFound, Unavailable
-from krakentx.peer.bulk import write_fully
 from krakentx.peer.interfaces import IFallback
 from krakentx.peer.torrents import Torrent
+from krakentx.peer.transfers import write_fully
 from krakentx.swarm.events import FetchProblem
 
 GRACE_S = 2.0

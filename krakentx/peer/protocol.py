@@ -23,7 +23,8 @@ from twisted.python.failure import Failure
 
 from krakentx.core.errors import LocalProtocolError, RemoteProtocolError
 from krakentx.core.peer import PeerID, format_address
-from krakentx.peer.bulk import BulkTransport, FileRun, Sink
+from krakentx.peer.bulk import BulkTransport
+from krakentx.peer.transfers import FileRun, Sink
 from krakentx.swarm.events import ConnID, Event, Lost, MessageReceived, PayloadOffered, PieceProgress
 from krakentx.wire.messages import Handshake, Message, PiecePayload, Unknown
 from krakentx.wire.session import Role, Session

@@ -146,7 +146,7 @@ class Scheduler(MultiService):
             await listening.stopListening()  # type: ignore[no-untyped-call]
         self._executor.stop()
         deadline = self._reactor.seconds() + STOP_S
-        while self._executor.sockets and self._reactor.seconds() < deadline:
+        while self._executor.links.sockets and self._reactor.seconds() < deadline:
             await deferLater(self._reactor, 0.01)
 
     def stopService(self) -> Deferred[Any]:
@@ -248,15 +248,15 @@ class Scheduler(MultiService):
     @property
     def connection_count(self) -> int:
         """Connections that the Engine knows."""
-        return len(self._executor.conns)
+        return len(self._executor.links.conns)
 
     # --- accepted connections
 
     def _accept(self) -> PeerProtocol:
-        return self._executor.build(Role.ACCEPTOR)
+        return self._executor.links.build(Role.ACCEPTOR)
 
     def _greeted(self, peer: PeerProtocol, handshake: Handshake) -> None:
-        self._executor.own(self._introduce(peer, handshake))
+        self._executor.tasks.own(self._introduce(peer, handshake))
 
     async def _introduce(self, peer: PeerProtocol, handshake: Handshake) -> None:
         """Let the Engine see a handshake, after it has heard of the torrent when that is on our disk."""
@@ -269,4 +269,4 @@ class Scheduler(MultiService):
         if not peer.closing:
             self._factory.known(peer)
             peer.conn = self._engine.new_conn()
-            self._executor.welcome(peer, handshake)
+            self._executor.links.welcome(peer, handshake)

@@ -20,9 +20,10 @@ from twisted.internet.task import deferLater
 
 from krakentx.core.errors import LocalProtocolError
 from krakentx.peer import bulk
-from krakentx.peer.bulk import BulkPort, FileRun, Sink
+from krakentx.peer.bulk import BulkPort
 from krakentx.peer.counters import Counters
 from krakentx.peer.rates import Gate
+from krakentx.peer.transfers import FileRun, Sink, write_fully
 
 MIB = 1 << 20
 
@@ -364,7 +365,7 @@ async def test_a_full_disk_is_a_value_and_the_stream_goes_on(pair, file, monkeyp
     def full(*_args):
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(bulk.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     protocol.transport.receive_file(sink)
     await write(plain, bytes(2 * MIB) + b"frame")
     assert await done is True
@@ -376,8 +377,8 @@ async def test_a_full_disk_is_a_value_and_the_stream_goes_on(pair, file, monkeyp
 def test_short_writes_are_finished(file, monkeypatch):
     fd, _ = file(100)
     real = os.pwrite
-    monkeypatch.setattr(bulk.os, "pwrite", lambda fd, data, offset: real(fd, data[:3], offset))
-    bulk.write_fully(fd, memoryview(b"0123456789"), 5)
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:3], offset))
+    write_fully(fd, memoryview(b"0123456789"), 5)
     assert os.pread(fd, 10, 5) == b"0123456789"
 
 

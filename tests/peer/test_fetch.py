@@ -8,7 +8,6 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from krakentx.core.errors import NotFound, Unavailable
-from krakentx.peer import bulk
 from krakentx.peer.fetch import GRACE_S, StorageError, fetch_pieces, runs
 from krakentx.peer.torrents import Torrent
 from krakentx.swarm.events import FetchProblem
@@ -147,7 +146,7 @@ def test_a_full_disk(fetch, source, blob, monkeypatch):
         raise OSError(28, "full")
 
     _, outcome, _ = fetch(0)
-    monkeypatch.setattr(bulk.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(StorageError):
         source.receive(blob.data[:PIECE])
     source.done.errback(OSError("connection lost"))

@@ -17,7 +17,6 @@ from krakentx.core.digest import Digest
 from krakentx.core.errors import Corrupt, NotFound, OutOfSpace, Unavailable
 from krakentx.core.metainfo import MetaInfo
 from krakentx.core.peer import PeerID, PeerInfo
-from krakentx.peer import bulk
 from krakentx.storage.interfaces import IBlobReader
 from krakentx.swarm.config import BandwidthConfig, ConnConfig, FallbackConfig, SwarmConfig
 from tests.peer.swarm import FakeFallback, read_all, until
@@ -59,7 +58,7 @@ def lines(logs):
 
 @pytest.mark.parametrize(
     ("size", "piece"),
-    [(1, MIB), (MIB, MIB), (10 * MIB + 5, MIB), (300_000, 1000), (130 * MIB, 64 * MIB)],
+    [(1, MIB), (MIB, MIB), (10 * MIB + 5, MIB), (300_000, 1000), (66 * MIB, 64 * MIB)],
 )
 @pytest_twisted.ensureDeferred
 async def test_an_agent_gets_a_blob_from_an_origin(origin, peer, publish, blob, logs, size, piece):
@@ -102,7 +101,7 @@ async def test_a_blob_of_no_bytes_is_there_at_once(peer, tracker, blob, logs):
 
 @pytest_twisted.ensureDeferred
 async def test_many_agents_share_and_the_origin_is_spared(origin, peer, publish, blob, logs):
-    blob = await publish(blob(24 * MIB))
+    blob = await publish(blob(12 * MIB))
     agents = [await peer() for _ in range(6)]
     assert await all_of(*(agent.read(blob) for agent in agents)) == [blob.data] * 6
     assert sum(agent.scheduler.counters.sent_bytes for agent in agents) > 0
@@ -332,7 +331,7 @@ async def test_a_full_disk_is_told_and_the_process_lives_on(origin, peer, publis
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bulk.os, "pwrite", full)
+        patch.setattr(os, "pwrite", full)
         with pytest.raises(OutOfSpace):
             await agent.read(first)
     assert await agent.read(second) == second.data
@@ -495,7 +494,7 @@ async def test_a_full_disk_while_pieces_come_over_http(peer, tracker, blob, logs
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bulk.os, "pwrite", full)
+        patch.setattr(os, "pwrite", full)
         with pytest.raises(OutOfSpace):
             await agent.read(blob)
     assert await agent.read(blob) == blob.data
