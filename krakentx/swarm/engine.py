@@ -138,11 +138,6 @@ class Engine:
         """The settings in use."""
         return self._desk.config
 
-    @property
-    def config(self) -> SwarmConfig:
-        """The settings in use."""
-        return self._desk.config
-
     def configure(self, config: SwarmConfig) -> None:
         """Use other settings from the next event on."""
         self._desk.config = config
