@@ -159,6 +159,10 @@ class PartialStore:
         self._shards = Shards(self.root)
         self._open: dict[Digest, PartialBlob | None] = {}
         self._shards.sweep()
+        for digest, folder in list(self._shards):
+            if cache.stat(digest) is not None:
+                # A crash came between the move into the cache and the removal here.
+                disk.remove_tree(folder)
 
     async def open(self, meta: MetaInfo) -> PartialBlob:
         """Create, or resume: pieces with a status byte are read and checked again against their sums.

@@ -238,3 +238,21 @@ async def test_mark_outlives_a_full_disk_and_refuses_nonsense(partials, sample, 
 @pytest_twisted.ensureDeferred
 async def test_nothing_to_find(partials) -> None:
     assert partials.find(Digest.of(b"nothing")) is None and not await partials.delete(Digest.of(b"nothing"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_crash_between_the_move_and_the_removal_leaves_nothing(tmp_path, store, partials, pool, sample) -> None:
+    blob = sample(1000)
+    partial = await partials.open(blob.meta)
+    os.pwrite(partial.fileno(), blob.data, 0)
+    await store.commit(
+        partials.root / blob.digest.hex[:2] / blob.digest.hex[2:4] / blob.digest.hex / "data",
+        blob.digest,
+        blob.meta,
+        keep_source=True,
+    )
+    partial.close()
+    assert len(list(partials.records())) == 1
+    again = PartialStore(partials.root, store, reactor=reactor, pool=pool)
+    assert list(again.records()) == []
+    assert store.path(blob.digest).read_bytes() == blob.data
