@@ -14,6 +14,7 @@ from krakentx.swarm.effects import Announce, Close, Failed, Finished, Forget
 from krakentx.swarm.events import Lost
 from krakentx.swarm.fallback import Fallback
 from krakentx.swarm.picker import Rarity
+from krakentx.swarm.slots import Candidates
 from krakentx.swarm.state import Conn, Desk, Link, Phase, Torrent
 from krakentx.swarm.uploads import Uploads
 
@@ -70,6 +71,7 @@ class Torrents:
         torrent.used_at = now
         torrent.givers.clear()
         torrent.readers.clear()
+        torrent.candidates = Candidates()  # a seeder dials nobody
         self.desk.emit(Finished(torrent.info_hash))
         self.connections.completed(torrent)
         torrent.announcer.at_once(now)
