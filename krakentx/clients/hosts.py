@@ -134,6 +134,11 @@ class HostPool:
     def __bool__(self) -> bool:
         return bool(self._config)
 
+    @property
+    def static(self) -> tuple[str, ...]:
+        """The members of a fixed list; empty for a name that resolves to them."""
+        return () if self._config.dns else self._hosts
+
     async def hosts(self) -> tuple[str, ...]:
         """All members as `host:port`. A name that resolves no more keeps its last answer.
 

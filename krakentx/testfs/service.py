@@ -1,5 +1,8 @@
 """Where the objects of testfs meet."""
 
+# mypy: allow-untyped-calls
+# twisted.application has no types.
+
 from __future__ import annotations
 
 from typing import Any
@@ -27,7 +30,7 @@ def build(config: TestfsConfig, *, reactor: Any) -> TestfsService:
     assert config.data_dir is not None, "the caller chooses the data folder"
     metrics = Metrics("testfs")
     files = Files(config.data_dir, Threads(reactor, reactor.getThreadPool()))
-    service = TestfsService()  # type: ignore[no-untyped-call]
+    service = TestfsService()
     service.http = HttpService(
         "testfs",
         testfs_app(files, metrics).resource(),
@@ -37,5 +40,5 @@ def build(config: TestfsConfig, *, reactor: Any) -> TestfsService:
         setting="--port or testfs.port",
         metrics=HttpMetrics(metrics),
     )
-    service.http.setServiceParent(service)  # type: ignore[no-untyped-call]
+    service.http.setServiceParent(service)
     return service

@@ -59,8 +59,8 @@ class RedisConfig:
 class PeerStoreConfig:
     """`peerstore`."""
 
-    local: LocalStoreConfig = LocalStoreConfig()
-    redis: RedisConfig = RedisConfig()
+    local: LocalStoreConfig = Factory(LocalStoreConfig)
+    redis: RedisConfig = Factory(RedisConfig)
 
 
 @frozen
@@ -88,10 +88,10 @@ class TrackerConfig:
     port: int = 15003
     interface: str = ""
     data_dir: Path | None = None
-    trackerserver: ServerConfig = ServerConfig()
-    peerstore: PeerStoreConfig = PeerStoreConfig()
-    originstore: OriginStoreConfig = OriginStoreConfig()
-    peerhandoutpolicy: PolicyConfig = PolicyConfig()
+    trackerserver: ServerConfig = Factory(ServerConfig)
+    peerstore: PeerStoreConfig = Factory(PeerStoreConfig)
+    originstore: OriginStoreConfig = Factory(OriginStoreConfig)
+    peerhandoutpolicy: PolicyConfig = Factory(PolicyConfig)
     origin: UpstreamConfig = Factory(lambda: UpstreamConfig(hosts=HostsConfig(static=("127.0.0.1:15002",))))
 
     UNUSED = frozenset({"tls", "peerstore.redis.max_idle_conns", "peerstore.redis.idle_conn_timeout"})

@@ -1,5 +1,8 @@
 """Where the objects of a tracker meet."""
 
+# mypy: allow-untyped-calls
+# twisted.application has no types.
+
 from __future__ import annotations
 
 import random
@@ -31,16 +34,16 @@ class TrackerService(MultiService):
     """A tracker, listening while it runs."""
 
     def __init__(self, http: HttpService, store: IPeerStore, client: HttpClient) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.http = http
         self._store = store
         self._client = client
-        http.setServiceParent(self)  # type: ignore[no-untyped-call]
+        http.setServiceParent(self)
 
     def startService(self) -> None:
         """Start the peer store, then listen."""
         self._store.start()
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, then everything below."""
