@@ -38,7 +38,7 @@ def hand_out(
             expect, which dial from the top; `default`: all mixed. Ties are random, so that not all dial the same.
     """
     others = [peer for peer in agents if peer.peer_id != asking]
-    chosen = rng.sample(others, min(limit, len(others)))
+    chosen = rng.sample(others, limit) if limit < len(others) else others
     named = {peer.peer_id for peer in chosen}
     chosen += [peer for peer in origins if peer.peer_id != asking and peer.peer_id not in named]
     rng.shuffle(chosen)

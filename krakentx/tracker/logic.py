@@ -75,7 +75,8 @@ class Tracker:
         if not limit:
             return HandOut((), self._config.announce_interval_s, notice)
         asked = Deferred.fromCoroutine(self._origins.peers(announcement.digest))
-        asked.addTimeout(_ORIGINS_WAIT_S, self._clock, onTimeoutCancel=lambda _result, _timeout: [])
+        if not asked.called:  # mostly it is, from memory, and a timer for nothing costs as much as the rest
+            asked.addTimeout(_ORIGINS_WAIT_S, self._clock, onTimeoutCancel=lambda _result, _timeout: [])
         peers = hand_out(peer.peer_id, agents, await asked, limit=limit, policy=self._policy.priority, rng=self._rng)
         return HandOut(peers, self._config.announce_interval_s, notice)
 

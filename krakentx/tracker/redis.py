@@ -9,6 +9,7 @@ tracker knows of a peer (gone, out of reach) counts for the members that redis n
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import txredisapi
@@ -31,8 +32,9 @@ def encode_member(peer: PeerInfo) -> str:
     return f"{peer.peer_id}:{peer.ip}:{peer.port}:{int(peer.complete)}"
 
 
+@lru_cache(maxsize=1 << 16)
 def decode_member(text: str) -> PeerInfo:
-    """Read a member; the address may be IPv6.
+    """Read a member; the address may be IPv6. Kept, since the same members come back in one answer after the other.
 
     Raises:
         InvalidInput: it is none.

@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import LogLevel
 from twisted.web.resource import IResource
 
 from krakentx.clients.cluster import OriginCluster
@@ -83,6 +84,7 @@ def build(config: TrackerConfig, *, reactor: Any, rng: random.Random | None = No
         config.interface,
         reactor=reactor,
         setting="--port or tracker.port",
+        level=LogLevel.debug,  # each agent announces every few seconds: a line for each would be most of the work
         metrics=HttpMetrics(metrics),
     )
     return TrackerService(http, store, client)
