@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from attrs import asdict
+
 from tests.bench import load
 from tests.bench.progress import Progress
 from tests.cluster import Daemon, free_ports
@@ -51,8 +53,8 @@ def announce_requests(rng: random.Random) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def tracker(folder: Path, redis_port: int | None, origin_port: int | None) -> Iterator[int]:
-    """A tracker; yields its port.
+def tracker(folder: Path, redis_port: int | None, origin_port: int | None) -> Iterator[tuple[int, int]]:
+    """A tracker; yields its port and its pid.
 
     Args:
         redis_port: None for peers in memory.
@@ -68,7 +70,7 @@ def tracker(folder: Path, redis_port: int | None, origin_port: int | None) -> It
     daemon = Daemon(folder, "kraken-tracker", argv, [(port, "/health")])
     try:
         daemon.start()
-        yield port
+        yield port, daemon.pid
     finally:
         daemon.stop()
 
@@ -99,21 +101,20 @@ def measure(folder: Path, origin_port: int | None, seconds: float, progress: Pro
     """The rows `announce_memory`, `announce_redis` and `announce_2000_open`."""
     requests = announce_requests(random.Random(7))
 
-    def ask(port: int, connections: int) -> dict[str, Any]:
-        answered = load.run(load.Load(port, requests, connections, _IN_FLIGHT, seconds))
-        return {"per_s": answered.per_s, "p50_ms": answered.p50_ms, "p99_ms": answered.p99_ms}
+    def ask(running: tuple[int, int], connections: int) -> dict[str, Any]:
+        return asdict(load.run(load.Load(*running, requests, connections, _IN_FLIGHT, seconds)))
 
     rows: dict[str, dict[str, Any]] = {}
     progress.step("announce, peers in memory")
-    with tracker(folder / "tracker", None, origin_port) as port:
-        rows["announce_memory"] = ask(port, _IN_FLIGHT)
+    with tracker(folder / "tracker", None, origin_port) as running:
+        rows["announce_memory"] = ask(running, _IN_FLIGHT)
         progress.step(f"announce, {_MANY} open connections")
-        rows[f"announce_{_MANY}_open"] = ask(port, _MANY)
+        rows[f"announce_{_MANY}_open"] = ask(running, _MANY)
     progress.step("announce, peers in redis")
     program = shutil.which("redis-server")
     if program is None:
         rows["announce_redis"] = {"skipped": "redis-server is not on this machine"}
         return rows
-    with redis_server(program) as redis_port, tracker(folder / "tracker-redis", redis_port, origin_port) as port:
-        rows["announce_redis"] = ask(port, _IN_FLIGHT)
+    with redis_server(program) as redis_port, tracker(folder / "tracker-redis", redis_port, origin_port) as running:
+        rows["announce_redis"] = ask(running, _IN_FLIGHT)
     return rows

@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from typing import Any
 
-from attrs import define, frozen
+from attrs import astuple, define, frozen
+
+from tests.bench import procs
 
 _ANSWER_S = 30.0
 _READ = 1 << 18
@@ -33,9 +35,11 @@ class Load:
     connections: opened before the clock starts, and all kept open to the end.
     in_flight: questions open at a time.
     seconds: how long is measured, after `warm_s` that does not count.
+    server_pid: whose CPU time is taken.
     """
 
     port: int
+    server_pid: int
     requests: Sequence[bytes]
     connections: int
     in_flight: int
@@ -45,11 +49,12 @@ class Load:
 
 @frozen
 class Answered:
-    """What came of it."""
+    """What came of it. `cpu_us_each`: the server's, for one answer."""
 
     per_s: float
     p50_ms: float
     p99_ms: float
+    cpu_us_each: float
 
 
 @define(eq=False)
@@ -89,7 +94,7 @@ def _child(load: Load, results: Any) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         answer = _generate(load, time.perf_counter)
-        results.send((answer.per_s, answer.p50_ms, answer.p99_ms))
+        results.send(astuple(answer))
     except (LoadFailed, OSError) as error:
         results.send(str(error))
 
@@ -115,10 +120,11 @@ def _generate(load: Load, clock: Callable[[], float]) -> Answered:
 
     for _ in range(min(load.in_flight, load.connections)):
         ask()
-    began = clock() + load.warm_s
-    end = began + load.seconds
-    now = clock()
+    began, cpu_s = clock() + load.warm_s, 0.0
+    end, now = began + load.seconds, clock()
     while now < end:
+        if not cpu_s and now > began:
+            cpu_s, began = procs.cpu_s([load.server_pid]), now
         events = epoll.poll(_ANSWER_S)
         if not events:
             raise LoadFailed(f"no answer for {_ANSWER_S:.0f} s")
@@ -130,7 +136,7 @@ def _generate(load: Load, clock: Callable[[], float]) -> Answered:
             connection.got += data
             if _is_whole(connection.got):
                 now = clock()
-                if now > began:
+                if cpu_s:
                     taken_s.append(now - connection.asked)
                 connection.got = b""
                 waiting.append(connection)
@@ -138,7 +144,12 @@ def _generate(load: Load, clock: Callable[[], float]) -> Answered:
     if not taken_s:
         raise LoadFailed("not one answer")
     taken_s.sort()
-    return Answered(len(taken_s) / (now - began), 1000 * percentile(taken_s, 50), 1000 * percentile(taken_s, 99))
+    return Answered(
+        per_s=len(taken_s) / (now - began),
+        p50_ms=1000 * percentile(taken_s, 50),
+        p99_ms=1000 * percentile(taken_s, 99),
+        cpu_us_each=1e6 * (procs.cpu_s([load.server_pid]) - cpu_s) / len(taken_s),
+    )
 
 
 def _is_whole(answer: bytes) -> bool:
