@@ -10,7 +10,7 @@ A component's `tap.py` is then no more than this::
 
     def makeService(options: Options) -> IService:
         from twisted.internet import reactor
-        return options.service(lambda config: build(config, reactor=reactor))
+        return options.service(build, reactor)
 
 Contract with the config class: each `Flag.key` is a dotted YAML key of it. When it has a field `data_dir`
 (`Path | None = None`), that is filled with the folder chosen here before `build` sees it, so it is never None there.
@@ -30,11 +30,13 @@ from typing import Any, ClassVar, NoReturn
 import attrs
 from attrs import frozen
 from twisted.application.service import IService, MultiService
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, Logger, LogLevel
 from twisted.python import usage
 
 from krakentx import logs
+from krakentx.cli.notify import Notifier, listening
 from krakentx.config.load import load, yaml_key
 from krakentx.config.yamlfile import Key
 from krakentx.core.errors import ConfigError, KrakenError
@@ -152,17 +154,22 @@ class ComponentOptions(usage.Options):
         usable_folder(data_dir)
         return attrs.evolve(config, data_dir=data_dir)
 
-    def service(self, build: Callable[[Any], IService]) -> IService:
-        """What makeService returns: the component's service, with logs and one-line errors around it."""
+    def service(self, build: Callable[..., IService], reactor: Any) -> IService:
+        """What makeService returns: the component's service, with logs and one-line errors around it.
+
+        Args:
+            build: called with the configuration, and `reactor` by name.
+        """
         config = run_plain(self.load)
         run_plain(lambda: self.try_ports(config))
-        inner = run_plain(lambda: build(config))
+        inner = run_plain(lambda: build(config, reactor=reactor))
         raise_file_limit()
         data_dir = getattr(config, "data_dir", None)
         self._log.info(
             "kraken-{component} keeps its data in {data_dir}", component=self.component, data_dir=data_dir or "memory"
         )
-        return _Plain(inner, run_plain(lambda: self._observer(data_dir)), self.parent or {})
+        observer = run_plain(lambda: self._observer(data_dir))
+        return _Plain(inner, observer, Notifier(reactor), self.parent or {})
 
     def try_ports(self, config: Any) -> None:
         """Bind every port for a moment, while an error still reaches the terminal.
@@ -245,13 +252,16 @@ class ComponentOptions(usage.Options):
 
 
 class _Plain(MultiService):
-    """Holds the component's service; brings its log observer to twistd, and fails to start in one line."""
+    """Holds the component's service: brings its log observer to twistd, fails to start in one line, tells systemd."""
 
     _log = Logger()
 
-    def __init__(self, inner: IService, observer: ILogObserver | None, twistd: Mapping[str, Any]) -> None:
+    def __init__(
+        self, inner: IService, observer: ILogObserver | None, notifier: Notifier, twistd: Mapping[str, Any]
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._observer = observer
+        self._notifier = notifier
         self._twistd = twistd
         inner.setServiceParent(self)
 
@@ -265,6 +275,16 @@ class _Plain(MultiService):
 
     def startService(self) -> None:
         run_plain(super().startService, self._fail)
+        self._notifier.started(f"listens: {listening(self)}")
+
+    def stopService(self) -> Deferred[Any]:
+        self._notifier.stopping()
+        stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]
+        return stopped.addBoth(self._told)
+
+    def _told(self, result: Any) -> Any:
+        self._notifier.stopped()
+        return result
 
     def _fail(self, message: str) -> NoReturn:
         self._log.critical("{message}", message=message)

@@ -90,6 +90,7 @@ class Scheduler(MultiService):
         absent: Callable[[str, Digest], None] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.setName("peer wire")  # type: ignore[no-untyped-call]
         self.context = context
         self.counters = Counters()
         self._reactor = reactor

@@ -49,7 +49,9 @@ class Options(ComponentOptions):
     )
 
 def makeService(options):
-    def build(config):
+    from twisted.internet import reactor
+
+    def build(config, reactor):
         log = Logger(namespace="krakentx.tracker.logic")
         log.info("toy has {word} {more}", word=config.word, more=config.more)
         log.info("two\\nlines")
@@ -60,7 +62,7 @@ def makeService(options):
         import socket
         options.holder = socket.create_server(("", 0))
         options.taken = options.holder.getsockname()[1]
-    return options.service(build)
+    return options.service(build, reactor)
 """
 
 
