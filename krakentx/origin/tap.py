@@ -28,4 +28,4 @@ def makeService(options: Options) -> IService:
     """What twistd runs."""
     from twisted.internet import reactor
 
-    return options.service(lambda config: build(config, reactor=reactor))
+    return options.service(build, reactor)
