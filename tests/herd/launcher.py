@@ -50,9 +50,9 @@ class Launcher:
         self.pids.add(pid)
         return pid
 
-    def kill(self, pid: int) -> None:
-        """kill -9, and wait until it is gone."""
-        os.kill(pid, signal.SIGKILL)
+    def kill(self, pid: int, how: int = signal.SIGKILL) -> None:
+        """Send it a signal, kill -9 by default, and wait until it is gone."""
+        os.kill(pid, how)
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(pid) + "\n")
         self._process.stdin.flush()

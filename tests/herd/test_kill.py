@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import random
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -54,9 +55,9 @@ class Daemon:
             assert time.monotonic() < deadline, self.launcher.log(self.pid)
             time.sleep(0.02)
 
-    def kill(self) -> None:
+    def kill(self, how: int = signal.SIGKILL) -> None:
         pid, self.pid = self.pid, 0
-        self.launcher.kill(pid)
+        self.launcher.kill(pid, how)
 
 
 @define
@@ -201,6 +202,37 @@ def test_an_agent_that_is_killed_while_it_pulls(launcher: Launcher, tmp_path: Pa
     assert list((tmp_path / "agent" / "data" / "download").rglob("data")) == []
     agent.kill()
     herd.kill()
+
+
+def test_sigterm_ends_all_within_five_seconds_whatever_is_under_way(launcher: Launcher, tmp_path: Path) -> None:
+    herd = Herd.make(launcher, tmp_path / "herd").start()
+    agent, registry = _agent(launcher, tmp_path / "agent", herd)
+    agent.start()
+    data = Image.make(1, 4 << 20).layers[0]
+    assert push_blob(herd.proxy, data)
+    pulling = http.client.HTTPConnection("127.0.0.1", registry, timeout=20)
+    pulling.request("GET", f"/v2/a/blobs/{digest_of(data)}")
+    answer = pulling.getresponse()
+    assert answer.read(PIECE) == data[:PIECE]
+    pushing = http.client.HTTPConnection("127.0.0.1", herd.proxy, timeout=20)
+    pushing.request("POST", "/v2/a/blobs/uploads/", b"")
+    place = pushing.getresponse().headers["location"]
+    pushing.close()
+    pushing.putrequest("PATCH", place)
+    pushing.putheader("Content-Length", "1000000")
+    pushing.endheaders(b"the beginning of a layer")
+    began = time.monotonic()
+    for daemon in (agent, herd):
+        daemon.kill(signal.SIGTERM)
+    assert time.monotonic() - began < 5
+    with pytest.raises(BROKEN):
+        answer.read()
+    pushing.close()
+    for daemon in (herd, agent):
+        daemon.start()
+    assert request(registry, "GET", f"/v2/a/blobs/{digest_of(data)}")[2] == data
+    for daemon in (agent, herd):
+        daemon.kill()
 
 
 def _agent(launcher: Launcher, folder: Path, herd: Herd) -> tuple[Daemon, int]:
