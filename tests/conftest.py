@@ -84,7 +84,7 @@ Start = Callable[[Any], Awaitable[Any]]
 
 @pytest_twisted.async_yield_fixture
 async def start() -> AsyncIterator[Start]:
-    """Starts a service and gives it back; all of them are stopped at the end of the test, the last one first."""
+    """Starts a service and gives it back; what still runs is stopped at the end of the test, the last one first."""
     running: list[IService] = []
 
     async def run(service: Any) -> Any:
@@ -95,7 +95,8 @@ async def start() -> AsyncIterator[Start]:
 
     yield run
     for service in reversed(running):
-        await maybeDeferred(service.stopService)
+        if service.running:
+            await maybeDeferred(service.stopService)
 
 
 @frozen

@@ -35,7 +35,7 @@ Configure = Callable[[object], None]
 def origin_app(
     origin: Origin,
     *,
-    context: PeerContext,
+    context: Callable[[], PeerContext],
     replicate: Replicate,
     configure: Configure,
     admin: Allowed,
@@ -61,7 +61,7 @@ def origin_app(
     return app
 
 
-def _reading(app: Klein, origin: Origin, context: PeerContext) -> None:
+def _reading(app: Klein, origin: Origin, context: Callable[[], PeerContext]) -> None:
     @app.route(_BLOB, methods=["GET", "HEAD"])
     async def download(request: Request, namespace: str, digest: str) -> None:
         await send_blob(request, await origin.open(path_value("namespace", namespace), path_digest(digest)))
@@ -92,7 +92,7 @@ def _reading(app: Klein, origin: Origin, context: PeerContext) -> None:
 
     @app.route("/internal/peercontext", methods=["GET"])
     def peer_context(request: Request) -> bytes:
-        return reply_json(request, context.to_json())
+        return reply_json(request, context().to_json())
 
 
 def _uploads(app: Klein, origin: Origin) -> None:

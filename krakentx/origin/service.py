@@ -191,7 +191,7 @@ def build(
 
     app = origin_app(
         origin,
-        context=context,
+        context=lambda: attrs.evolve(context, port=scheduler.port_number),  # known only now for port 0
         replicate=replicate,
         configure=configure,
         admin=allowed("admin_cidrs", config.admin_cidrs),
