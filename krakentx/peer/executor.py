@@ -214,8 +214,10 @@ class Executor:
         torrent.hold()
         try:
             await torrent.partial.verify()
+            if torrent.closing:
+                return  # removed while it was hashed
             torrent.set_verified(self._reactor.seconds())
-            await torrent.partial.commit()
+            await torrent.commit()
         except Corrupt as error:
             self.log.error("blob {digest} is corrupt: {error}", digest=str(torrent.digest), error=str(error))
             torrent.corrupted(error)

@@ -208,6 +208,7 @@ class Scheduler(MultiService):
         torrent = self._known(digest)
         if torrent is not None:
             self._drop(torrent, "torrent manually removed")
+            await torrent.settled()
         partial = self._partials is not None and await self._partials.delete(digest)
         return await self._cache.delete(digest) or partial or torrent is not None
 

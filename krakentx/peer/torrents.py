@@ -13,6 +13,7 @@ from krakentx.core.errors import Corrupt, KrakenError, NotFound, OutOfSpace, Una
 from krakentx.core.metainfo import MetaInfo
 from krakentx.core.peer import InfoHash
 from krakentx.storage.interfaces import IPartialBlob
+from krakentx.storage.threads import Shared
 
 HOLD_BACK_BYTES = 64 << 10
 """The end of a blob that nobody gets before the whole has passed its hash."""
@@ -53,6 +54,7 @@ class Torrent:
         self.error: KrakenError | None = None  # it has failed
         self.lies: list[Corrupt] = []  # one for each time that all of it was here and did not hash to its name
         self._file = file
+        self._moving: Shared[None] | None = None  # into the cache
         self._users = 0
         self._closing = False
         self._waiting: dict[int, list[Deferred[None]]] = {}
@@ -106,6 +108,20 @@ class Torrent:
         if self._closing and self._users == 0:
             self._users = -1  # closed: once is enough
             self._file.close()
+
+    async def commit(self) -> None:
+        """Move the verified blob into the cache. Raises as `IPartialBlob.commit`."""
+        assert self.partial is not None
+        self._moving = Shared(self.partial.commit())
+        await self._moving.wait()
+
+    async def settled(self) -> None:
+        """Wait for the end of a move into the cache, whatever came of it: who deletes before that deletes nothing."""
+        if self._moving is not None:
+            try:
+                await self._moving.wait()
+            except (OSError, KrakenError):
+                pass  # told where the move began
 
     # --- what may be read
 

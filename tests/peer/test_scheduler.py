@@ -429,6 +429,32 @@ async def test_removal_ends_a_download_and_deletes_its_bytes(peer, tracker, blob
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_removed_blob_does_not_come_back_by_the_move_into_the_cache(origin, peer, publish, blob, monkeypatch):
+    """A client has its last byte, and asks for the removal, before the move is through."""
+    blob = await publish(blob(3 * MIB))
+    agent = await peer()
+    moves = []
+    go_on: Deferred[None] = Deferred()
+    move = agent.cache.commit
+
+    async def slow(*args: object) -> None:
+        moves.append(args)
+        await go_on
+        await move(*args)
+
+    monkeypatch.setattr(agent.cache, "commit", slow)
+    assert await agent.read(blob) == blob.data
+    await until(lambda: moves)
+    removal = Deferred.fromCoroutine(agent.scheduler.remove(blob.digest))
+    await deferLater(reactor, 0.05)
+    assert not removal.called
+    go_on.callback(None)
+    assert await removal
+    assert agent.cache.stat(blob.digest) is None
+    assert agent.partials.find(blob.digest) is None
+
+
+@pytest_twisted.ensureDeferred
 async def test_stopping_is_quick_and_leaves_nothing(origin, peer, publish, blob, logs):
     blob = await publish(blob(40 * MIB))
     slow = SwarmConfig(conn=ConnConfig(bandwidth=BandwidthConfig(enable=True, ingress_bits_per_sec=8 * MIB)))
