@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from krakentx.buildindex.config import TagTypeConfig
 from krakentx.core.digest import Digest
@@ -77,14 +77,14 @@ class Dependencies:
             InvalidInput: (`manifest`) one is known to be absent. Unavailable: nobody could tell.
         """
         for at in range(0, len(digests), _AT_ONCE):
-            some = [Deferred.fromCoroutine(self._has(tag, digest)) for digest in digests[at : at + _AT_ONCE]]
-            for digest, has in zip(digests[at:], await gatherResults(some, consumeErrors=True), strict=False):
-                if not has:
-                    raise InvalidInput("manifest", f"cannot upload tag, missing dependency {digest}")
+            some = [Deferred.fromCoroutine(self._one(tag, digest)) for digest in digests[at : at + _AT_ONCE]]
+            try:
+                await gatherResults(some, consumeErrors=True)
+            except FirstError as first:
+                first.subFailure.raiseException()
 
-    async def _has(self, tag: str, digest: Digest) -> bool:
+    async def _one(self, tag: str, digest: Digest) -> None:
         try:
             await self.origins.stat(tag, digest)
-        except NotFound:
-            return False
-        return True
+        except NotFound as error:
+            raise InvalidInput("manifest", f"cannot upload tag, missing dependency {digest}") from error

@@ -7,6 +7,7 @@ list in which everything failed is still tried, and a host that came back is fou
 from __future__ import annotations
 
 import random
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -41,6 +42,17 @@ def normalise(text: str, default_port: int) -> str:
         InvalidInput: no host, or no valid port.
     """
     return format_address(*parse_address(text.strip(), default_port))
+
+
+def own_addresses(hostname: str, port: int) -> tuple[str, ...]:
+    """The labels by which a list may name this process, the likeliest first."""
+    names = [hostname] if hostname else [socket.gethostname(), socket.getfqdn()]
+    try:
+        found = [str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(names[0], None)]
+    except OSError:
+        found = []
+    names += [*found, "127.0.0.1", "::1", "localhost", "host.docker.internal"]
+    return tuple(dict.fromkeys(format_address(name, port) for name in names))
 
 
 @define

@@ -1,8 +1,9 @@
 """Bringing blobs back from the backend: one fetch for a blob, however many ask for it.
 
 Who asks gets `Pending` while the fetch runs (202 on the wire) and asks again; a fetch that is done within a moment is
-waited for instead. The end of a fetch that failed is told for a few seconds to who asks again: otherwise each of them
-would begin a new one and nobody would ever learn what is wrong.
+waited for instead. The end of a fetch that failed is told for a few seconds to those who were sent away and ask again:
+otherwise each of them would begin a new one and nobody would ever learn what is wrong. When nobody was sent away it is
+not kept, so that an outage is over for clients when it is over.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Refresher:
         self._slots = DeferredSemaphore(max(1, config.parallel))
         self._running: dict[Digest, Shared[None]] = {}
         self._tasks: dict[Digest, Deferred[None]] = {}
+        self._sent_away: set[Digest] = set()
         self._failed: dict[Digest, _Failed] = {}
         self._stopped = False
 
@@ -101,7 +103,12 @@ class Refresher:
         running = self._running.get(digest) or self._begin(namespace, digest)
         waiting = running.wait()
         waiting.addTimeout(_MOMENT_S, self._clock, onTimeoutCancel=_still_running)
-        await waiting
+        try:
+            await waiting
+        except Pending:
+            if digest in self._running:
+                self._sent_away.add(digest)
+            raise
 
     def _begin(self, namespace: str, digest: Digest) -> Shared[None]:
         failed = self._failed.pop(digest, None)
@@ -138,6 +145,7 @@ class Refresher:
         finally:
             self._running.pop(digest, None)
             self._tasks.pop(digest, None)
+            self._sent_away.discard(digest)
         self._fetched(namespace, digest)
 
     async def _fetch(self, namespace: str, digest: Digest) -> None:
@@ -165,6 +173,8 @@ class Refresher:
         )
 
     def _remember(self, digest: Digest, error: KrakenError) -> None:
+        if digest not in self._sent_away:
+            return
         if len(self._failed) >= _MAX_ERRORS:
             self._failed.clear()
         self._failed[digest] = _Failed(error, self._clock.seconds() + self._config.error_ttl_s)

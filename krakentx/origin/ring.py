@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import socket
-
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
@@ -19,19 +17,7 @@ from krakentx.clients.hosts import HostPool
 from krakentx.core.digest import Digest
 from krakentx.core.errors import ConfigError, KrakenError, Unavailable
 from krakentx.core.hashring import locations
-from krakentx.core.peer import format_address
 from krakentx.web.client import HttpClient
-
-
-def own_addresses(hostname: str, port: int) -> tuple[str, ...]:
-    """The labels by which a ring may name this process, the likeliest first."""
-    names = [hostname] if hostname else [socket.gethostname(), socket.getfqdn()]
-    try:
-        found = [str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(names[0], None)]
-    except OSError:
-        found = []
-    names += [*found, "127.0.0.1", "::1", "localhost", "host.docker.internal"]
-    return tuple(dict.fromkeys(format_address(name, port) for name in names))
 
 
 class Ring(Service):

@@ -18,7 +18,7 @@ from twisted.python.threadpool import ThreadPool
 from krakentx.backend.manager import build_backends
 from krakentx.clients.cluster import OriginCluster
 from krakentx.clients.config import HostsConfig
-from krakentx.clients.hosts import HostPool
+from krakentx.clients.hosts import HostPool, own_addresses
 from krakentx.clients.origin import OriginClient
 from krakentx.core.digest import Digest
 from krakentx.core.errors import KrakenError, NotFound, Pending
@@ -28,7 +28,7 @@ from krakentx.origin.config import OriginConfig
 from krakentx.origin.logic import Origin
 from krakentx.origin.refresh import Refresher
 from krakentx.origin.replicas import Replicator
-from krakentx.origin.ring import Ring, own_addresses
+from krakentx.origin.ring import Ring
 from krakentx.origin.uploads import Uploads
 from krakentx.origin.writeback import KIND, WriteBack
 from krakentx.peer.address import announced_ip, make_peer_id
