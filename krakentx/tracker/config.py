@@ -42,6 +42,10 @@ class RedisConfig:
 
     enabled: bool = False
     addr: str = "127.0.0.1:14001"
+    sentinels: tuple[str, ...] = ()
+    """Addresses of sentinels, host:port. When there are any they say where redis is, and `addr` does not count."""
+    sentinel_master: str = "mymaster"
+    """The name under which the sentinels know it."""
     dial_timeout_s: float = duration("5s", key="dial_timeout")
     read_timeout_s: float = duration("30s", key="read_timeout")
     write_timeout_s: float = duration("30s", key="write_timeout")
@@ -50,9 +54,14 @@ class RedisConfig:
     max_active_conns: int = 8
     """Connections to redis."""
     retry_s: float = duration("5s", key="retry")
-    """After a failure the memory is used alone for so long."""
+    """After a failure the memory is used alone, and redis is tried again every so often."""
 
     UNUSED = frozenset({"max_idle_conns", "idle_conn_timeout"})
+
+    @property
+    def where(self) -> str:
+        """Where it is, for the log."""
+        return f"{self.sentinel_master} of {', '.join(self.sentinels)}" if self.sentinels else self.addr
 
 
 @frozen

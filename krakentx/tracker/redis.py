@@ -13,9 +13,12 @@ from functools import lru_cache
 from typing import Any
 
 import txredisapi
-from twisted.internet.defer import Deferred, gatherResults
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred, FirstError, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from krakentx.core.errors import InvalidInput
 from krakentx.core.peer import InfoHash, PeerID, PeerInfo, parse_address
@@ -25,6 +28,10 @@ from krakentx.tracker.stores import LocalStore
 
 _ANSWER_S = 1.0
 """An announce does not wait longer for redis, however patient `read_timeout` is."""
+
+_REDIS_PORT = 6379
+_SENTINEL_PORT = 26379
+_FAILURES = (txredisapi.RedisError, OSError, TimeoutError)
 
 
 def encode_member(peer: PeerInfo) -> str:
@@ -62,7 +69,7 @@ class RedisStore:
         self._redis = connection
         self._config = config
         self._clock = clock
-        self._down_until = 0.0
+        self._mending: Deferred[None] | None = None  # while redis is down
         self._size = max(1, int(config.peer_set_window_size_s))
 
     def start(self) -> None:
@@ -71,28 +78,56 @@ class RedisStore:
 
     async def stop(self) -> None:
         """Close the connections."""
+        if self._mending is not None:
+            self._mending.cancel()
         await self._local.stop()
         await self._redis.disconnect()
 
     async def exchange(self, announcement: Announcement, limit: int) -> list[PeerInfo]:
         """Record the peer, and name at most `limit` random others of its torrent."""
-        now = self._clock.seconds()
         known = await self._local.exchange(announcement, limit)
-        if now < self._down_until:
+        if self._mending is not None:
             return known
-        shared = Deferred.fromCoroutine(self._exchange(announcement, limit, int(now)))
+        shared = Deferred.fromCoroutine(self._exchange(announcement, limit, int(self._clock.seconds())))
         try:
             found = await shared.addTimeout(_ANSWER_S, self._clock)
-        except (txredisapi.RedisError, ConnectionError, OSError, TimeoutError) as error:
-            self._down_until = self._clock.seconds() + self._config.retry_s
-            self.log.warn(
-                "redis at {addr} does not answer ({error}); going on from memory for {retry_s:.0f} s",
-                addr=self._config.addr,
-                error=str(error) or type(error).__name__,
-                retry_s=self._config.retry_s,
-            )
+        except _FAILURES as error:
+            self._went_down(error)
             return known
         return self._merge(announcement, known, found, limit)
+
+    def _went_down(self, error: Exception) -> None:
+        if self._mending is not None:  # another announce, sent before, has told
+            return
+        self.log.warn(
+            "redis at {addr} does not answer ({error}); going on from memory",
+            addr=self._config.where,
+            error=str(error) or type(error).__name__,
+        )
+        self._mending = Deferred.fromCoroutine(self._mend())
+        self._mending.addErrback(self._mending_failed)
+
+    async def _mend(self) -> None:
+        """Try redis now and then, so that announces need not: each would wait in vain."""
+        began = self._clock.seconds()
+        while True:
+            await deferLater(self._clock, self._config.retry_s)
+            ping: Deferred[Any] = self._redis.execute_command("PING")
+            try:
+                await ping.addTimeout(_ANSWER_S, self._clock)
+            except _FAILURES:
+                continue
+            break
+        self._mending = None
+        self.log.info(
+            "redis at {addr} answers again after {elapsed_s:.0f} s",
+            addr=self._config.where,
+            elapsed_s=self._clock.seconds() - began,
+        )
+
+    def _mending_failed(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self.log.failure("redis is no longer tried; peers stay in memory", failure=failure)
 
     async def _exchange(self, announcement: Announcement, limit: int, now: int) -> list[str]:
         current = now - now % self._size
@@ -116,10 +151,11 @@ class RedisStore:
 
     async def _all(self, *commands: tuple[Any, ...]) -> list[Any]:
         """Send all at once, wait for all: one round trip."""
-        answers = await gatherResults(
-            [self._redis.execute_command(*command) for command in commands], consumeErrors=True
-        )
-        return list(answers)
+        asked = [self._redis.execute_command(*command) for command in commands]
+        try:
+            return list(await gatherResults(asked, consumeErrors=True))
+        except FirstError as error:
+            error.subFailure.raiseException()
 
     def _merge(
         self, announcement: Announcement, known: list[PeerInfo], members: list[str], limit: int
@@ -151,18 +187,48 @@ def _key(info_hash: InfoHash, window: int) -> str:
     return f"peerset:{info_hash}:{window}"
 
 
+@frozen
+class _Sentinels:
+    """A handler whose redis is wherever the sentinels say."""
+
+    sentinels: Any
+    handler: Any
+
+    def execute_command(self, *command: Any) -> Deferred[Any]:
+        """As that of a txredisapi handler."""
+        answer: Deferred[Any] = self.handler.execute_command(*command)
+        return answer
+
+    async def disconnect(self) -> None:
+        """Close the connections to both."""
+        await self.handler.disconnect()
+        await self.sentinels.disconnect()
+
+
 def connect(config: RedisConfig) -> Any:
     """Begin to connect, and keep connecting. Commands wait for a connection, so give them a deadline.
 
     Raises:
-        InvalidInput: `addr` is no address.
+        InvalidInput: an address is none.
     """
-    host, port = parse_address(config.addr, 6379)
-    return txredisapi.lazyConnectionPool(
-        host,
-        port,
+    if not config.sentinels:
+        host, port = parse_address(config.addr, _REDIS_PORT)
+        return txredisapi.lazyConnectionPool(
+            host,
+            port,
+            poolsize=config.max_active_conns,
+            connectTimeout=config.dial_timeout_s,
+            replyTimeout=config.read_timeout_s,
+            convertNumbers=False,
+        )
+    sentinels = txredisapi.Sentinel(
+        [parse_address(address, _SENTINEL_PORT) for address in config.sentinels], connectTimeout=config.dial_timeout_s
+    )
+    sentinels.discovery_timeout = config.dial_timeout_s
+    handler = sentinels.master_for(
+        config.sentinel_master,
         poolsize=config.max_active_conns,
-        connectTimeout=config.dial_timeout_s,
         replyTimeout=config.read_timeout_s,
         convertNumbers=False,
     )
+    return _Sentinels(sentinels, handler)

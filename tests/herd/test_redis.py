@@ -1,4 +1,4 @@
-"""A redis-server as a child."""
+"""`redis: {spawn: true}`: a redis-server that lives and dies with the herd."""
 
 from __future__ import annotations
 
@@ -15,35 +15,57 @@ from twisted.internet import reactor
 from krakentx.core.errors import ConfigError
 from krakentx.herd.config import RedisConfig
 from krakentx.herd.redis import RedisServer
-from tests.herd.world import free_ports, until
+from tests.herd.world import Image, evolved, free_ports, herd_config, pull, push, registry_of, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 
-def _answers(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), 0.2) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(16) == b"+PONG\r\n"
-    except OSError:
-        return False
+def listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def keys(port: int) -> int:
+    """How many there are, asked in redis' own words."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+        sock.sendall(b"DBSIZE\r\n")
+        return int(sock.recv(100)[1:])
+
+
+def pid_of(port: int) -> int:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as sock, sock.makefile("rwb") as stream:
+        stream.write(b"INFO server\r\n")
+        stream.flush()
+        return next(int(line.partition(b":")[2]) for line in stream if line.startswith(b"process_id:"))
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_runs_with_the_herd_and_again_when_it_dies(start, tmp_path: Path) -> None:
+async def test_the_herd_starts_it_again_and_takes_it_along(world, tmp_path: Path, logs) -> None:
     if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
+        pytest.skip("redis-server is not on this machine; it comes with the Debian package redis-server")
     (port,) = free_ports(1)
-    server = await start(RedisServer(RedisConfig(spawn=True, port=port, retry_s=0.05), tmp_path / "r", reactor=reactor))
-    await until(lambda: _answers(port))
-    pid = server._child.transport.pid
-    os.kill(pid, signal.SIGKILL)
-    await until(lambda: server._child.transport is not None and server._child.transport.pid not in (None, pid))
-    await until(lambda: _answers(port))
-    await server.stopService()
-    assert not _answers(port)
+    config = evolved(herd_config(tmp_path / "herd"), redis__spawn=True, redis__port=port, redis__retry_s=0.2)
+    one = await world(evolved(config, tracker__peerstore__redis__retry_s=0.2), agents=1)
+    await until(lambda: listens(port))
+    image = Image.make(1, 3_000_000)
+    assert (await push(one.proxy, "a", "v1", image)).status == 201
+    assert await pull(registry_of(one.agents[0]), "a", "v1") == image
+    await until(lambda: keys(port) > 0)
+
+    os.kill(pid_of(port), signal.SIGKILL)
+    other = await one.add_agent()
+    assert await pull(registry_of(other), "a", "v1") == image
+    assert other.scheduler.counters.received_fallback_bytes == 0  # the tracker named peers all the while
+    await until(lambda: listens(port))
+    await pull(registry_of(await one.add_agent()), "a", "v1")
+    await until(lambda: keys(port) > 0)
+
+    pid = pid_of(port)
+    await one.end(one.herd)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
-def test_a_missing_program_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"redis\.spawn.*no-such-redis"):
+def test_a_missing_program_is_told_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no-such-redis; install it"):
         RedisServer(RedisConfig(spawn=True, binary="no-such-redis"), tmp_path, reactor=reactor)
