@@ -107,7 +107,7 @@ def fallback(folder: Path, blob: Blob, rounds: int, progress: Progress) -> dict[
     progress.step("a herd whose peer port is dropped")
     herd = Herd.make(folder / "herd", {"origin": {"interface": "127.0.0.1"}}, peer_ip=_SUNK)
     through, direct = [], []
-    with dropped_port(herd.peer_port), Cluster.start(folder, agents=1, herd=herd) as cluster:
+    with Cluster.start(folder, agents=1, herd=herd) as cluster, dropped_port(herd.peer_port):
         client.push(herd.proxy_port, NAMESPACE, blob.path, blob.digest)
         procs.wait_idle(cluster.pids)
         for number in range(rounds + 1):
