@@ -60,7 +60,7 @@ async def test_s27_twenty_pushes_of_one_blob_are_one_hand_over_and_leave_one_cop
 ) -> None:
     origins.gate = Deferred()
     pushes = [Deferred.fromCoroutine(_push(push, "a")) for _ in range(20)]
-    while list(uploads.root.iterdir()):
+    while not origins.taken or list(uploads.root.iterdir()):
         await _turn()
     await _turn()
     origins.gate.callback(None)
