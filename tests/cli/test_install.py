@@ -12,33 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.wheel import ROOT, build_wheel
+
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
 PLUGINS = {f"kraken-{part}" for part in ("herd", "agent", "origin", "tracker", "proxy", "build-index", "testfs")}
-
-
-def copy_of_tree(to: Path) -> Path:
-    """What git has of the project, so that no build leaves anything in the tree."""
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
-    for name in filter(None, names.split("\0")):
-        if not (ROOT / name).is_file():
-            continue
-        (to / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, to / name)
-    return to
 
 
 @pytest.mark.slow
 def test_a_wheel_brings_the_plugins(tmp_path: Path) -> None:
-    pytest.importorskip("build")
-    tree = copy_of_tree(tmp_path / "tree")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
-    done = subprocess.run(build, cwd=tree, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    [wheel] = tmp_path.glob("*.whl")
+    wheel = build_wheel(tmp_path)
     names = zipfile.ZipFile(wheel).namelist()
     assert "twisted/plugins/krakentx_plugins.py" in names and "krakentx/py.typed" in names
+    shared = {name.partition(".data/data/share/krakentx/")[2] for name in names}
+    assert {"systemd/kraken-agent.service", "etc/agent/multihost.yaml"} <= shared
     assert "twisted/plugins/__init__.py" not in names and not any(name.startswith("tests/") for name in names)
 
     # A clean environment, whose dependencies are read from this one: no network is needed.
