@@ -3,8 +3,8 @@
 Text: `2026-08-16T10:00:00.123+0000 INFO  [tracker] announce of ...`; each line of a traceback carries the same head, so
 that `grep tracker` finds all of it. JSON: one object per event with the event's own fields beside the text.
 
-Which component an event belongs to: its own `component` field, else the package that logs it
-(`krakentx.tracker.logic`), else, for the packages which several components share, the one that uses it in this process.
+Which component an event belongs to: its own `component` field; else the HTTP endpoint it is about; else the package
+that logs it (`krakentx.tracker.logic`); else, for packages which several components share, the one that uses it here.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ COMPONENTS = {
     "testfs": "testfs",
     "tracker": "tracker",
 }
+_NAMES = frozenset(COMPONENTS.values())
 # In a herd these shared packages serve one component only; in any other process they serve that process's component.
-_IN_HERD = {"peer": "origin", "registry": "proxy", "queue": "origin"}
+_IN_HERD = {"peer": "origin", "registry": "proxy"}
 # Twisted calls every logged failure critical; to an operator it is an error like others.
 _LEVELS = {LogLevel.debug: "DEBUG", LogLevel.info: "INFO", LogLevel.warn: "WARN"}
 _ROTATE_BYTES = 64 << 20
@@ -52,6 +53,9 @@ def component_of(event: LogEvent, process: str) -> str:
     """The component that `event` belongs to, in a process that runs `process`."""
     if event.get("component"):
         return str(event["component"])
+    endpoint = str(event.get("name") or "").partition(" ")[0]  # HTTP endpoints are named like `proxy registry`
+    if endpoint in _NAMES:
+        return endpoint
     root, _, rest = str(event.get("log_namespace") or "").partition(".")
     package = rest.partition(".")[0]
     if root != "krakentx":

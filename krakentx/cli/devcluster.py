@@ -109,7 +109,7 @@ class DevCluster:
         """
         for part in self._parts:
             for port in part.ports:
-                try_port(port, "KRAKEN_PORT_OFFSET=1000 (adds to every port)")
+                try_port(port, "KRAKEN_PORT_OFFSET=1000, which is added to every port")
         for part in self._parts:
             child = Child(part)
             self._children.append(child)

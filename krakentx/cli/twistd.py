@@ -18,6 +18,7 @@ Contract with the config class: each `Flag.key` is a dotted YAML key of it. When
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
@@ -40,6 +41,7 @@ from krakentx.cli.notify import Notifier, listening
 from krakentx.config.load import load, yaml_key
 from krakentx.config.yamlfile import Key
 from krakentx.core.errors import ConfigError, KrakenError
+from krakentx.web.ports import holder_of
 
 SYSTEM_DATA = Path("/var/cache/kraken")
 
@@ -180,8 +182,10 @@ class ComponentOptions(usage.Options):
         for flag in self.flags:
             if flag.listens and flag.key is not None:
                 value = _value_at(config, flag.key)
+                section, _, _ = flag.key.rpartition(".")
+                interface = getattr(_value_at(config, section) if section else config, "interface", "")
                 for port in value if isinstance(value, (tuple, list)) else [value]:
-                    try_port(port, f"--{flag.name}")
+                    try_port(port, f"--{flag.name}", interface)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -342,18 +346,23 @@ def usable_folder(folder: Path, remedy: str = "choose a folder with --data-dir")
         raise ConfigError(f"cannot write here: {error.strerror}; {remedy}", folder) from error
 
 
-def try_port(port: int, flag: str, interface: str = "") -> None:
-    """Raises: ConfigError, when `port` cannot be listened on; names the flag that chooses another."""
-    with socket.socket() as probe:
+def try_port(port: int, remedy: str, interface: str = "") -> None:
+    """Raises: ConfigError, when `port` cannot be listened on; `remedy` is what chooses another."""
+    family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((interface, port))
             probe.listen(1)
         except OSError as error:
-            raise ConfigError(
-                f"cannot listen on port {port}: {error.strerror}; stop what uses it (`ss -ltnp` names it), "
-                f"or choose another with {flag}"
-            ) from error
+            where = f"port {port} of {interface}" if interface else f"port {port}"
+            if error.errno == errno.EADDRINUSE:
+                problem = f"{where} is taken by {holder_of(port)}; stop that, or choose another with {remedy}"
+            elif error.errno == errno.EACCES:
+                problem = f"{where} needs root; choose one above 1023 with {remedy}"
+            else:
+                problem = f"cannot listen on {where}: {error.strerror}; is that an address of this host?"
+            raise ConfigError(problem) from error
 
 
 def raise_file_limit() -> None:

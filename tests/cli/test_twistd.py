@@ -34,6 +34,7 @@ from krakentx.cli.twistd import ComponentOptions, Flag, port_number
 @frozen
 class ToyConfig:
     port: int = 0
+    interface: str = ""
     more: tuple[int, ...] = ()
     word: str = "plain"
     data_dir: Path | None = None
@@ -57,7 +58,7 @@ def makeService(options):
         log.info("two\\nlines")
         if config.word == "late":
             return TCPServer(options.taken, Factory.forProtocol(Protocol))
-        return TCPServer(config.port, Factory.forProtocol(Protocol))
+        return TCPServer(config.port, Factory.forProtocol(Protocol), interface=config.interface)
     if options["word"] == "late":
         import socket
         options.holder = socket.create_server(("", 0))
@@ -130,7 +131,16 @@ def one_line(result: tuple[int, str, str]) -> str:
 @pytest.mark.parametrize("nodaemon", [True, False])
 def test_a_taken_port_is_one_line(toy: Toy, taken_port: int, nodaemon: bool) -> None:
     error = one_line(toy.run("--port", str(taken_port), "--data-dir", "d", nodaemon=nodaemon))
-    assert f"port {taken_port}" in error and "another with --port" in error
+    assert f"port {taken_port} is taken by " in error and "another with --port" in error
+
+
+def test_a_port_is_tried_on_the_address_it_will_have(toy: Toy, taken_port: int) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as elsewhere:
+        port = elsewhere.getsockname()[1]
+        (toy.folder / "toy.yaml").write_text("interface: 127.0.0.1\n")
+        output_of(toy.start("--port", str(port), "--config", "toy.yaml"), "reactor class")
+    (toy.folder / "toy.yaml").write_text("interface: 192.0.2.1\n")
+    assert "is that an address of this host?" in one_line(toy.run("--config", "toy.yaml", "--data-dir", "d"))
 
 
 @pytest.mark.parametrize("nodaemon", [True, False])
