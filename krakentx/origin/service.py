@@ -32,6 +32,7 @@ from krakentx.origin.ring import Ring
 from krakentx.origin.uploads import Uploads
 from krakentx.origin.writeback import KIND, WriteBack
 from krakentx.peer.address import announced_ip, make_peer_id
+from krakentx.peer.metrics import SwarmCollector
 from krakentx.peer.scheduler import Scheduler
 from krakentx.queue.store import TaskStore
 from krakentx.queue.worker import Worker
@@ -211,7 +212,8 @@ def build(
     if config.backends:
         # Without a backend nothing else has these blobs.
         BlobSweeper(store, castore.cache_cleanup, reactor=reactor, pool=pool).setServiceParent(service)
-    _measure(metrics, scheduler, refresher)
+    metrics.registry.register(SwarmCollector("origin", scheduler))
+    metrics.gauge("refreshes", "Blobs being fetched from the backend.").set_function(lambda: refresher.running)
     for part in (ring, writeback.worker, scheduler, service.http):
         part.setServiceParent(service)
     return service
@@ -238,12 +240,3 @@ class _Healer:
             self.log.warn("{digest} cannot be brought back: {error}", digest=str(digest), error=str(failure.value))
         else:
             self.log.failure("{digest} cannot be brought back", failure=failure, digest=str(digest))
-
-
-def _measure(metrics: Metrics, scheduler: Scheduler, refresher: Refresher) -> None:
-    for each in attrs.fields(type(scheduler.counters)):
-        gauge = metrics.gauge(f"peer_{each.name}", f"Of the peer wire, since the start: {each.name}.")
-        gauge.set_function(partial(getattr, scheduler.counters, each.name))
-    metrics.gauge("torrents", "Torrents in memory.").set_function(lambda: scheduler.torrent_count)
-    metrics.gauge("connections", "Connections to peers.").set_function(lambda: scheduler.connection_count)
-    metrics.gauge("refreshes", "Blobs being fetched from the backend.").set_function(lambda: refresher.running)
