@@ -20,6 +20,7 @@ from krakentx.web.client import HttpClient
 MAX_LOST = 50
 """Most dead peers that one announce tells of."""
 
+_LEECHER_AGAIN_S = 60.0
 _NS = 1_000_000_000
 
 
@@ -77,8 +78,7 @@ class TrackerClient:
 
     Args:
         context: who announces.
-        leecher_again_s, seeder_again_s: the longest time to the next announce of a torrent; the tracker forgets a peer
-            that is silent for a few times as long.
+        seeder_again_s: time to the next announce of a complete torrent, and the longest one for any other.
         trackers: asked in the order of the ring; the next one when one is silent or in trouble.
     """
 
@@ -87,8 +87,8 @@ class TrackerClient:
     context: PeerContext
     clock: IReactorTime
     timeouts: TrackerTimeouts = field(factory=TrackerTimeouts)
-    leecher_again_s: float = 60.0
     seeder_again_s: float = 300.0
+    _interval_s: float = field(default=_LEECHER_AGAIN_S, init=False)  # as the trackers said last
     _lost: dict[InfoHash, dict[PeerID, None]] = field(factory=dict, init=False)
 
     def report_lost(self, info_hash: InfoHash, peer: PeerID) -> None:
@@ -104,11 +104,14 @@ class TrackerClient:
             Unavailable: no tracker answered within its deadline.
         """
         lost = self._lost.pop(info_hash, {})
-        again_s = self.seeder_again_s if complete else self.leecher_again_s
+        # The tracker forgets a peer that is silent for twice as long: leave room for a lost announce or two.
+        again_s = self.seeder_again_s if complete else min(_LEECHER_AGAIN_S, 3 * self._interval_s)
         extra: dict[str, Any] = {"again": int(again_s * _NS)}
         if lost:
             extra["failed_peers"] = [peer.to_json() for peer in lost]
-        return await self._announce(digest, info_hash, complete=complete, extra=extra)
+        answer = await self._announce(digest, info_hash, complete=complete, extra=extra)
+        self._interval_s = answer.interval_s or _LEECHER_AGAIN_S
+        return answer
 
     async def leave(self, digest: Digest, info_hash: InfoHash) -> None:
         """Tell the tracker that we no longer give this blob.

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from krakentx.core.errors import Corrupt, KrakenError, Unavailable
-from krakentx.core.peer import InfoHash
+from krakentx.core.peer import InfoHash, PeerID
 from krakentx.peer.counters import Counters
 from krakentx.peer.fetch import StorageError, fetch_pieces
 from krakentx.peer.interfaces import IAnnouncer, IFallback
@@ -70,6 +70,7 @@ class Executor:
             congested=lambda: self._turns.congested,
             greet=greet,
             gone=gone,
+            unreachable=self._unreachable,
         )
         self._do: dict[type[fx.Effect], Callable[[Any], None]] = {
             fx.Announce: self._announce,
@@ -118,6 +119,10 @@ class Executor:
         )
 
     # --- tracker and fallback
+
+    def _unreachable(self, torrent: InfoHash, peer: PeerID) -> None:
+        if self._announcer is not None:
+            self._announcer.report_lost(torrent, peer)
 
     def _announce(self, effect: fx.Announce) -> None:
         self.tasks.own(self._announced(effect))

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from krakentx.core.digest import Digest
 from krakentx.core.metainfo import MetaInfo
-from krakentx.core.peer import AnnounceAnswer, InfoHash
+from krakentx.core.peer import AnnounceAnswer, InfoHash, PeerID
 
 __all__ = ["AnnounceAnswer", "IAnnouncer", "IFallback", "IMetaInfoSource"]
 
@@ -21,6 +21,9 @@ class IAnnouncer(Protocol):
         Raises:
             Unavailable: no tracker answered within its deadline, or none knows anybody.
         """
+
+    def report_lost(self, info_hash: InfoHash, peer: PeerID) -> None:
+        """This peer could not be dialled: tell the tracker with the next announce."""
 
 
 class IMetaInfoSource(Protocol):

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from krakentx.core.errors import LocalProtocolError
-from krakentx.core.peer import InfoHash
+from krakentx.core.peer import InfoHash, PeerID
 from krakentx.peer.counters import Counters
 from krakentx.peer.factories import DialError, dial
 from krakentx.peer.protocol import PeerProtocol
@@ -35,6 +35,7 @@ class Links:
         torrents: those that are open.
         greet: an accepted connection has greeted; `welcome` follows when the disk was looked at.
         gone: an accepted socket is no longer a stranger, or is gone.
+        unreachable: a peer of a torrent could not be dialled.
     """
 
     log = Logger()
@@ -51,6 +52,7 @@ class Links:
         congested: Callable[[], bool],
         greet: Callable[[PeerProtocol, Handshake], None],
         gone: Callable[[PeerProtocol], None],
+        unreachable: Callable[[InfoHash, PeerID], None],
     ) -> None:
         self.conns: dict[ConnID, PeerProtocol] = {}
         self.sockets: set[PeerProtocol] = set()
@@ -62,6 +64,7 @@ class Links:
         self._congested = congested
         self._greet = greet
         self._gone = gone
+        self._unreachable = unreachable
         self._traffic = Traffic(reactor)
         self._dialling: dict[ConnID, Deferred[None]] = {}
         self.configure(config)
@@ -161,6 +164,7 @@ class Links:
                 problem=error.problem,
                 addr=error.addr,
             )
+            self._unreachable(effect.torrent, peer.peer_id)
             self.feed(ev.PeerLost(effect.conn, error.reason))
             return
         self._dialling.pop(effect.conn, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from krakentx.core.digest import Digest
 from krakentx.core.errors import InvalidInput, NotFound, TooLarge
@@ -78,21 +78,19 @@ class ManifestRoutes:
     async def _check_present(self, repo: str, digests: list[Digest]) -> None:
         """Raises: HttpError (MANIFEST_BLOB_UNKNOWN) when one is known to be absent; Unavailable."""
 
-        async def missing(digest: Digest) -> bool:
+        async def look(digest: Digest) -> None:
             try:
                 await self._blobs.stat(repo, digest)
-            except NotFound:
-                return True
-            return False
+            except NotFound as error:
+                message = f"the manifest refers to {digest}, which was not pushed"
+                raise HttpError(400, message, "MANIFEST_BLOB_UNKNOWN") from error
 
         for at in range(0, len(digests), _STATS_AT_ONCE):
-            some = digests[at : at + _STATS_AT_ONCE]
-            calls = [Deferred.fromCoroutine(missing(digest)) for digest in some]
-            absent = await gatherResults(calls, consumeErrors=True)
-            for digest, is_absent in zip(some, absent, strict=True):
-                if is_absent:
-                    message = f"the manifest refers to {digest}, which was not pushed"
-                    raise HttpError(400, message, "MANIFEST_BLOB_UNKNOWN")
+            calls = [Deferred.fromCoroutine(look(digest)) for digest in digests[at : at + _STATS_AT_ONCE]]
+            try:
+                await gatherResults(calls, consumeErrors=True)
+            except FirstError as first:
+                first.subFailure.raiseException()
 
 
 def _matches(header: str | None, digest: str) -> bool:

@@ -6,8 +6,9 @@ while downloading they announce every few seconds, so five minutes of silence me
 announce once and never again, so they are kept for hours, and it takes reports of others to drop them.
 
 A report (`failed_peers`) says that a peer could not be reached. After the first one it is named only when there is
-room, and no more to who reported it; a second one from somebody else takes it out, and its next announce clears both.
-So a liar can do little, and a host that vanished is gone from the answers within one announce interval of two others.
+room, and no more to who reported it; a second one from somebody else takes it out. Its next announce clears both, and
+after a minute they are forgotten: so a liar can do little, and a host that vanished is gone from the answers within one
+announce interval of two others. Who reports mostly peers that have just announced is itself cut off, and not believed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from krakentx.core.peer import InfoHash, PeerID, PeerInfo
 from krakentx.tracker.config import LocalStoreConfig
 
 _REPORTS = 2
+_REPORT_S = 60.0
+_JUST_S = 10.0
 _SLACK_S = 5.0
 _MIN_AGAIN_S = 1.0
 
@@ -30,10 +33,13 @@ _MIN_AGAIN_S = 1.0
 @define(eq=False)
 class _Entry:
     peer: PeerInfo
+    seen: float
     expires: float
-    reporters: set[PeerID] = field(factory=set)
+    reporters: dict[PeerID, float] = field(factory=dict)  # until when each is believed
 
     def is_gone(self, now: float) -> bool:
+        if self.reporters:
+            self.reporters = {peer: until for peer, until in self.reporters.items() if now < until}
         return now >= self.expires or len(self.reporters) >= _REPORTS
 
 
@@ -95,12 +101,12 @@ class PeerMemory:
                 self._purge(swarm, now)
                 if len(swarm.entries) >= self._config.max_torrent_peers:
                     return
-            entry = swarm.entries[peer.peer_id] = _Entry(peer, now + ttl)
+            entry = swarm.entries[peer.peer_id] = _Entry(peer, now, now + ttl)
             swarm.order.append(entry)
             self.count += 1
             self._make_room()
             return
-        entry.peer, entry.expires = peer, now + ttl
+        entry.peer, entry.seen, entry.expires = peer, now, now + ttl
         if entry.reporters:
             entry.reporters.clear()
 
@@ -111,15 +117,17 @@ class PeerMemory:
         if entry is not None:
             entry.expires = now
 
-    def report(self, info_hash: InfoHash, failed: Iterable[PeerID], reporter: PeerID) -> None:
+    def report(self, info_hash: InfoHash, failed: Iterable[PeerID], reporter: PeerID, now: float) -> None:
         """Note that `reporter` could not reach these peers."""
         swarm = self._swarms.get(info_hash)
         if swarm is None:
             return
-        for peer in failed:
-            entry = swarm.entries.get(peer)
-            if entry is not None and peer != reporter:
-                entry.reporters.add(reporter)
+        entries = [swarm.entries[peer] for peer in failed if peer in swarm.entries and peer != reporter]
+        alive = sum(now - entry.seen < _JUST_S for entry in entries)
+        if alive * 2 > len(entries):
+            return
+        for entry in entries:
+            entry.reporters[reporter] = now + _REPORT_S
 
     def known(self, info_hash: InfoHash, peer: PeerID, now: float) -> Known:
         """Whether a peer is known to be gone, or suspected to be."""

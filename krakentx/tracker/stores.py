@@ -37,7 +37,7 @@ class LocalStore:
         """Only record the peer, and what it says of others."""
         now, memory, peer = self._clock.seconds(), self.memory, announcement.peer
         if announcement.failed:
-            memory.report(announcement.info_hash, announcement.failed, peer.peer_id)
+            memory.report(announcement.info_hash, announcement.failed, peer.peer_id, now)
         if announcement.stopped:
             memory.leave(announcement.info_hash, peer.peer_id, now)
         else:

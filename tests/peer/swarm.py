@@ -52,6 +52,7 @@ class FakeTracker:
     metas: dict[Digest, MetaInfo] = Factory(dict)
     announces: int = 0
     metainfo_calls: int = 0
+    lost: list[PeerID] = Factory(list)
     down: bool = False
     delay_s: float = 0.0
 
@@ -89,6 +90,9 @@ class FakeAnnouncer:
         me = evolve(self.scheduler.context.as_peer(complete=complete), port=self.scheduler.port_number)
         known[me.peer_id] = me
         return AnnounceAnswer(() if complete else others, 0.5)
+
+    def report_lost(self, info_hash: InfoHash, peer: PeerID) -> None:
+        self.tracker.lost.append(peer)
 
 
 @define(eq=False)

@@ -69,12 +69,23 @@ def test_a_peer_cannot_report_itself_or_twice(rng: random.Random) -> None:
     for number in (1, 2, 3):
         memory.announce(HASH, peer(number), 0.0)
     for _ in range(3):
-        memory.report(HASH, [peer(1).peer_id], peer(1).peer_id)
-        memory.report(HASH, [peer(1).peer_id], peer(2).peer_id)
-    assert names(memory, 1.0) == {1, 2, 3}
-    memory.report(HASH, [peer(1).peer_id], peer(3).peer_id)
-    assert names(memory, 1.0) == {2, 3}
-    assert memory.known(HASH, peer(1).peer_id, 1.0).gone
+        memory.report(HASH, [peer(1).peer_id], peer(1).peer_id, 20.0)
+        memory.report(HASH, [peer(1).peer_id], peer(2).peer_id, 20.0)
+    assert names(memory, 21.0) == {1, 2, 3}
+    assert names(memory, 21.0, asking=2) == {3}  # it could not reach 1
+    memory.report(HASH, [peer(1).peer_id], peer(3).peer_id, 20.0)
+    assert names(memory, 21.0) == {2, 3}
+    assert memory.known(HASH, peer(1).peer_id, 21.0).gone
+    assert names(memory, 81.0) == {1, 2, 3}  # nobody said it again
+
+
+def test_who_cannot_reach_the_living_is_not_believed(rng: random.Random) -> None:
+    memory = PeerMemory(LocalStoreConfig(), rng)
+    for number in (1, 2, 3):
+        memory.announce(HASH, peer(number), 20.0 if number < 3 else 0.0)
+    for reporter in (8, 9):
+        memory.report(HASH, [peer(n).peer_id for n in (1, 2, 3)], peer(reporter).peer_id, 25.0)
+    assert names(memory, 26.0) == {1, 2, 3}
 
 
 def test_sweeping_frees_what_is_long_silent(rng: random.Random) -> None:

@@ -15,6 +15,7 @@ from krakentx.clients.config import HostsConfig, UpstreamConfig
 from krakentx.core.digest import Digest
 from krakentx.core.metainfo import MetaInfo
 from krakentx.core.peer import PeerContext, PeerID, PeerInfo
+from krakentx.tracker import peers
 from krakentx.tracker.config import TrackerConfig
 from krakentx.tracker.service import build
 from krakentx.web.app import new_app
@@ -130,11 +131,14 @@ async def test_other_paths_and_methods(base: str, fetch) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_peer_that_stopped_or_was_out_of_reach_for_two_is_named_no_more(base: str, fetch) -> None:
+async def test_a_peer_that_stopped_or_was_out_of_reach_for_two_is_named_no_more(
+    base: str, fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     v2 = f"{base}/announce/{META.info_hash}"
     dead, live, a, b = "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"
     for ip in (dead, live):
         await fetch("POST", v2, data=body(ip, complete=True))
+    monkeypatch.setattr(peers, "_JUST_S", 0.0)  # as if they had announced a while ago
     failed = [PeerID.of_address(dead, 16001).to_json()]
     assert ips(await fetch("POST", v2, data=body(a, failed_peers=failed))) == [live, "10.0.0.9"]
     assert dead in ips(await fetch("POST", v2, data=body(b)))
