@@ -93,7 +93,7 @@ def log_file(path: str) -> IO[str]:
         OSError: it cannot be written.
     """
     directory, name = os.path.split(os.path.abspath(path))
-    file = LogFile(name, directory, None, _ROTATE_BYTES, _ROTATED_FILES)
+    file = LogFile(name, directory, _ROTATE_BYTES, maxRotatedFiles=_ROTATED_FILES)
     return cast("IO[str]", file)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
 from twisted.logger import Logger, LogLevel, LogPublisher
 
+from krakentx import logs
 from krakentx.core.digest import Digest
 from krakentx.logs import component_of, json_wanted, log_file, observer
 
@@ -94,3 +96,18 @@ def test_a_log_file_is_continued(tmp_path: Path) -> None:
         file.write(text)
         file.close()
     assert (tmp_path / "x.log").read_text() == "one\ntwo\n"
+
+
+def test_a_log_file_starts_anew_and_keeps_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_ROTATE_BYTES", 4)
+    before = os.umask(0o027)
+    try:
+        file = log_file(str(tmp_path / "x.log"))
+        for number in range(8):
+            file.write(f"{number}...")
+        file.close()
+    finally:
+        os.umask(before)
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"x.log": "7...", **{f"x.log.{age}": f"{7 - age}..." for age in range(1, 6)}}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
