@@ -21,7 +21,7 @@ from krakentx.clients.config import HostsConfig
 from krakentx.clients.hosts import HostPool, own_addresses
 from krakentx.clients.origin import OriginClient
 from krakentx.core.digest import Digest
-from krakentx.core.errors import KrakenError, NotFound, Pending
+from krakentx.core.errors import ConfigError, KrakenError, NotFound, Pending
 from krakentx.core.peer import PeerContext
 from krakentx.origin.api import origin_app
 from krakentx.origin.config import OriginConfig
@@ -47,6 +47,8 @@ from krakentx.web.client import HttpClient
 from krakentx.web.component import Component
 from krakentx.web.metrics import HttpMetrics, Metrics
 from krakentx.web.service import HttpService
+
+_log = Logger()
 
 _UPLOAD_SWEEP_S = 600.0
 _CONNECT_S = 2.0
@@ -138,7 +140,7 @@ def build(
     )
     service.around(end=refresher.stop)
 
-    ip = announced_ip(config.peer_ip, _ANYWHERE)
+    ip = _own_ip(config.peer_ip)
     context = service.context = PeerContext(
         ip=ip,
         port=config.peer_port,
@@ -217,6 +219,17 @@ def build(
     for part in (ring, writeback.worker, scheduler, service.http):
         part.setServiceParent(service)
     return service
+
+
+def _own_ip(explicit: str) -> str:
+    """Where peers reach this origin; on a host without any network only those of the host itself can."""
+    try:
+        return announced_ip(explicit, _ANYWHERE)
+    except ConfigError as error:
+        if explicit:
+            raise
+        _log.warn("announcing 127.0.0.1, so peers on other hosts cannot come here: {error}", error=str(error))
+        return "127.0.0.1"
 
 
 class _Healer:
