@@ -30,6 +30,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
 from krakentx.core.errors import KrakenError, Unavailable
 from krakentx.web.downloading import Receive as Receive
 from krakentx.web.downloading import Sink
+from krakentx.web.endpoints import Endpoints
 from krakentx.web.uploading import BytesBody, FileBody, StallTimer
 
 T = TypeVar("T")
@@ -91,7 +92,7 @@ class HttpClient:
         reactor: Any,
         *,
         timeout_s: float = 60.0,
-        connect_s: float = 5.0,
+        connect_s: float = 3.0,
         stall_s: float = 30.0,
         pool_size: int = 8,
         rng: random.Random | None = None,
@@ -101,14 +102,24 @@ class HttpClient:
         self._timeout_s = timeout_s
         self._stall_s = stall_s
         self._rng = rng or random.Random()
-        self._pool = HTTPConnectionPool(reactor)
-        self._pool.maxPersistentPerHost = pool_size
-        self._pool.cachedConnectionTimeout = _CACHED_S  # type: ignore[assignment]  # callLater takes any number
-        self._agent: IAgent = agent or Agent(reactor, connectTimeout=connect_s, pool=self._pool)
+        self._pools: list[HTTPConnectionPool] = []
+
+        def connected(impatient: bool) -> IAgent:
+            pool = HTTPConnectionPool(reactor)
+            pool.maxPersistentPerHost = pool_size
+            pool.cachedConnectionTimeout = _CACHED_S  # type: ignore[assignment]  # callLater takes any number
+            self._pools.append(pool)
+            dialling: IAgent = Agent.usingEndpointFactory(reactor, Endpoints(reactor, connect_s, impatient), pool=pool)
+            return dialling
+
+        self._agent = agent or connected(True)
+        # To TCP, a server that pauses an upload because its disk is busy looks like one that is gone.
+        self._uploader = agent or connected(False)
 
     async def close(self) -> None:
         """Close the idle connections."""
-        await self._pool.closeCachedConnections()
+        for pool in self._pools:
+            await pool.closeCachedConnections()
 
     async def request(
         self,
@@ -299,7 +310,8 @@ class HttpClient:
 
     async def _ask(self, method: str, url: str, headers: Headers, body: IBodyProducer | None) -> IResponse:
         host = _host(url)
-        call = self._agent.request(method.encode(), url.encode(), headers, body)
+        agent = self._uploader if isinstance(body, FileBody) else self._agent
+        call = agent.request(method.encode(), url.encode(), headers, body)
         # A cancelled request fails in as many ways as it has stages, a failed look-up of the name among them.
         cancelled = False
 
