@@ -3,7 +3,8 @@
 `load(AgentConfig, "agent.yaml")` reads the file and those that it `extends`, lays the secrets file and the flags of the
 command line over it, and fills the class. Rules:
 
-- `extends: base.yaml` names a parent, relative to the file that says so. Maps merge key by key, anything else replaces.
+- `extends: base.yaml` names a parent, relative to the file that says so; `extends: krakentx:agent/base.yaml` is the one
+  that came with the package. Maps merge key by key, anything else replaces.
 - A section may be the path of a file that holds it, again relative: `origin: origin.yaml`.
 - A missing or empty key means the default; `0`, `false` and `[]` are values. A section given in part keeps the rest of
   its default, unless its class says `WHOLE = True`: then it is given as a whole (a list of hosts, say).
@@ -21,6 +22,7 @@ from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import attrs
 
+from krakentx.config import shipped
 from krakentx.config.values import Problem, convert
 from krakentx.config.yamlfile import Key, read_yaml
 from krakentx.core.errors import ConfigError, KrakenError
@@ -99,7 +101,7 @@ def _read(cls: type, path: Path, env: Mapping[str, str], chain: tuple[Path, ...]
         place = f"{next(k.where for k in tree if k == key)}: {key}"
         if not isinstance(name, str):
             raise ConfigError("must be the path of one YAML file", place)
-        other = path.parent / name
+        other = shipped.find(name, path.parent)
         if not other.exists():
             raise ConfigError(f"there is no file {other}", place)
         return _read(kind, other, env, (*chain, identity), unused)

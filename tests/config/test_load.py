@@ -12,6 +12,7 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
+from krakentx.agent.config import AgentConfig
 from krakentx.config.fields import duration, named, size
 from krakentx.config.load import load, yaml_keys
 from krakentx.config.yamlfile import Key
@@ -285,3 +286,11 @@ def test_every_key_can_be_listed() -> None:
     keys = list(yaml_keys(Config))
     assert {"port", "metrics", "retry", "retry.interval", "hosts"} <= set(keys)
     assert "metrics_on" not in keys
+
+
+def test_extends_may_name_a_file_that_came_with_the_package(write) -> None:
+    env = {"HERD_HOST_IP": "10.0.1.100"}
+    config = load(AgentConfig, write("own.yaml", "extends: krakentx:agent/multihost.yaml\npeer_port: 7\n"), env=env)
+    assert (config.peer_port, config.tracker.hosts.static) == (7, ("10.0.1.100:15003",))
+    with pytest.raises(ConfigError, match=r"own\.yaml:1: extends: there is no file .*nowhere\.yaml"):
+        load(AgentConfig, write("own.yaml", "extends: krakentx:nowhere.yaml\n"))
