@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from krakentx.clients.hosts import HostPool, first_answer
 from krakentx.clients.polling import poll
@@ -21,6 +22,7 @@ MAX_LOST = 50
 """Most dead peers that one announce tells of."""
 
 _LEECHER_AGAIN_S = 60.0
+_MAX_NOTICE = 500
 _NS = 1_000_000_000
 
 
@@ -69,7 +71,8 @@ def decode_answer(data: bytes) -> AnnounceAnswer:
             peers.append(PeerInfo.from_json(entry))
         except InvalidInput:
             continue
-    return AnnounceAnswer(tuple(peers), max(0, interval) / _NS)
+    notice = value.get("notice")
+    return AnnounceAnswer(tuple(peers), max(0, interval) / _NS, notice[:_MAX_NOTICE] if isinstance(notice, str) else "")
 
 
 @define
@@ -82,6 +85,8 @@ class TrackerClient:
         trackers: asked in the order of the ring; the next one when one is silent or in trouble.
     """
 
+    log = Logger()
+
     http: HttpClient
     trackers: HostPool
     context: PeerContext
@@ -90,6 +95,7 @@ class TrackerClient:
     seeder_again_s: float = 300.0
     _interval_s: float = field(default=_LEECHER_AGAIN_S, init=False)  # as the trackers said last
     _lost: dict[InfoHash, dict[PeerID, None]] = field(factory=dict, init=False)
+    _notice: str = field(default="", init=False)  # told in the log already
 
     def report_lost(self, info_hash: InfoHash, peer: PeerID) -> None:
         """Tell the tracker with the next announce that this peer could not be reached."""
@@ -111,6 +117,9 @@ class TrackerClient:
             extra["failed_peers"] = [peer.to_json() for peer in lost]
         answer = await self._announce(digest, info_hash, complete=complete, extra=extra)
         self._interval_s = answer.interval_s or _LEECHER_AGAIN_S
+        if answer.notice and answer.notice != self._notice:
+            self._notice = answer.notice
+            self.log.warn("the tracker says: {notice}", notice=answer.notice)
         return answer
 
     async def leave(self, digest: Digest, info_hash: InfoHash) -> None:

@@ -185,10 +185,15 @@ class PeerContext:
 
 @frozen
 class AnnounceAnswer:
-    """The tracker's hand-out."""
+    """The tracker's hand-out.
+
+    Args:
+        notice: what the operator of the asking peer should know, or empty; of our trackers only.
+    """
 
     peers: tuple[PeerInfo, ...]
     interval_s: float
+    notice: str = ""
 
 
 def format_address(host: str, port: int) -> str:

@@ -251,13 +251,14 @@ class Executor:
         total = max(1, sum(by_source.values()))
         self.log.info(
             "Torrent complete: {digest} downloaded {size_bytes} bytes in {elapsed_s:.2f} s, speed {rate:.1f} MiB/s, "
-            "{peers:.0%} from peers, {fallback:.0%} from fallback",
+            "{peers:.0%} from peers, {fallback:.0%} from fallback ({fallback_bytes} bytes)",
             digest=str(torrent.digest),
             size_bytes=torrent.meta.length,
             elapsed_s=elapsed_s,
             rate=sum(by_source.values()) / elapsed_s / 2**20,
             peers=(by_source["peer"] + by_source["origin"]) / total,
             fallback=by_source["http"] / total,
+            fallback_bytes=by_source["http"],
             torrent=str(torrent.info_hash),
         )
 

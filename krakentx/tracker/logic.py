@@ -67,9 +67,10 @@ class Tracker:
             InvalidInput: (`address`) nobody could ever reach the address that it announces.
         """
         peer = announcement.peer
-        notice = check_address(peer.ip, source)
-        if notice:
-            self._warn(peer, notice)
+        problem = check_address(peer.ip, source)
+        notice = f"{peer.address} {problem}" if problem else ""
+        if problem:
+            self._warn(peer, problem)
         limit = 0 if peer.complete or announcement.stopped else self._config.announce_limit
         agents = await self._store.exchange(announcement, limit)
         if not limit:
@@ -77,42 +78,60 @@ class Tracker:
         asked = Deferred.fromCoroutine(self._origins.peers(announcement.digest))
         if not asked.called:  # mostly it is, from memory, and a timer for nothing costs as much as the rest
             asked.addTimeout(_ORIGINS_WAIT_S, self._clock, onTimeoutCancel=lambda _result, _timeout: [])
-        peers = hand_out(peer.peer_id, agents, await asked, limit=limit, policy=self._policy.priority, rng=self._rng)
+        origins = await asked
+        for origin in origins:
+            problem = origin_problem(origin.ip, source)
+            if problem:
+                notice = notice or f"{origin.address} {problem}"
+                self._warn(origin, problem)
+        peers = hand_out(peer.peer_id, agents, origins, limit=limit, policy=self._policy.priority, rng=self._rng)
         return HandOut(peers, self._config.announce_interval_s, notice)
 
-    def _warn(self, peer: PeerInfo, notice: str) -> None:
+    def _warn(self, peer: PeerInfo, problem: str) -> None:
         if peer.address not in self._warned:
             self._warned[peer.address] = None
             if len(self._warned) > _MAX_WARNED:
                 self._warned.popitem(last=False)
-            self.log.warn("{peer} {notice}", peer=peer.address, notice=notice)
+            self.log.warn("{peer} {problem}", peer=peer.address, problem=problem)
 
 
 def check_address(announced: str, source: str) -> str:
-    """Whether others can reach an announced address; returns a sentence of warning, or nothing.
+    """Whether others can reach an announced address; returns what is wrong with it, or nothing.
 
     Raises:
         InvalidInput: nobody can.
     """
-    try:
-        address = ipaddress.ip_address(announced)
-    except ValueError:
+    address = _parse(announced)
+    if address is None:
         if not announced or any(c.isspace() or c in "/:[]" for c in announced) or len(announced) > 253:
-            raise InvalidInput("address", f"{announced[:80]!r} is neither an IP address nor a host name") from None
+            raise InvalidInput("address", f"{announced[:80]!r} is neither an IP address nor a host name")
         return ""
     if address.is_unspecified or address.is_multicast:
         raise InvalidInput(
             "address", f"announced {announced}, where nobody can be reached; give the agent --peer-ip (seen: {source})"
         )
-    if address.is_loopback and not _is_loopback(source):
-        return f"announced {announced} but asks from {source}: other hosts cannot reach it; give it --peer-ip"
+    asking = _parse(source)
+    if asking is None or asking.is_loopback:
+        return ""  # a neighbour on this host: no telling how others see it
+    if address.is_loopback:
+        return f"is announced from {source}: no other host can reach that; deploy the agent with AGENT_HOST_IP={source}"
+    if address.version == asking.version and address != asking:
+        return f"is announced from {source}: if others cannot reach that, deploy the agent with AGENT_HOST_IP={source}"
     return ""
 
 
-def _is_loopback(source: str) -> bool:
+def origin_problem(address: str, source: str) -> str:
+    """What is wrong with the address of an origin in the eyes of a peer at `source`, or nothing."""
+    origin, asking = _parse(address), _parse(source)
+    if origin is None or asking is None or not origin.is_loopback or asking.is_loopback:
+        return ""
+    return f"is an origin that {source} cannot reach; deploy the herd with HERD_HOST_IP set to its own address"
+
+
+def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address, an IPv4 one that came over IPv6 as itself; None for a name."""
     try:
-        address = ipaddress.ip_address(source)
+        address = ipaddress.ip_address(text)
     except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
