@@ -19,7 +19,7 @@ from twisted.web.error import SchemeNotSupported
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-_UNACKNOWLEDGED_S = 4.0
+_UNACKNOWLEDGED_S = 3.0
 _IDLE_S = 10
 _PROBE_S = 2
 
