@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from klein import Klein
 
 from krakentx.agent.preload import Preloader
-from krakentx.core.errors import InvalidInput, NotFound
+from krakentx.core.errors import NotFound
 from krakentx.core.imagename import parse_tag
 from krakentx.peer.scheduler import Scheduler
 from krakentx.registry.interfaces import IBlobs, ITags
@@ -20,7 +19,7 @@ from krakentx.web.app import new_app
 from krakentx.web.bodies import read_body, send_blob
 from krakentx.web.health import Check, add_health
 from krakentx.web.metrics import Metrics, add_metrics
-from krakentx.web.params import path_digest, path_value, query_value
+from krakentx.web.params import json_value, path_digest, path_value, query_value
 from krakentx.web.replies import reply, reply_json, reply_text
 
 _MAX_BODY = 1 << 20
@@ -84,11 +83,7 @@ def management_app(
     async def configure(request: Any) -> bytes:
         nonlocal current
         admins.check(request)
-        try:
-            value = json.loads(await read_body(request, _MAX_BODY))
-        except (ValueError, RecursionError) as error:
-            raise InvalidInput("parameter", f"the body is not JSON: {error}") from error
-        current = patched(current, value)
+        current = patched(current, json_value(await read_body(request, _MAX_BODY)))
         scheduler.configure(current)
         return reply(request, 200)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -18,10 +17,9 @@ from krakentx.web.app import new_app
 from krakentx.web.bodies import read_body
 from krakentx.web.health import Check, add_health
 from krakentx.web.metrics import Metrics, add_metrics
-from krakentx.web.params import path_digest, path_value, query_bool
+from krakentx.web.params import json_value, path_digest, path_value, query_bool, seconds_of
 from krakentx.web.replies import reply, reply_json, reply_text
 
-_NS = 1_000_000_000
 _MAX_JSON = 4 << 20
 
 
@@ -130,17 +128,11 @@ def _paging(request: Request) -> tuple[int | None, str | None]:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    try:
-        data = json.loads(body)
-    except ValueError as error:
-        raise InvalidInput("parameter", f"the body is not JSON: {error}") from error
+    data = json_value(body)
     if not isinstance(data, dict):
         raise InvalidInput("parameter", "the body must be a JSON object")
     return {str(key).lower(): value for key, value in data.items()}
 
 
 def _delay_s(data: dict[str, Any]) -> float:
-    delay = data.get("delay", 0)
-    if type(delay) is not int or delay < 0:
-        raise InvalidInput("parameter", "delay must be a whole number of nanoseconds")
-    return delay / _NS
+    return seconds_of("delay", data.get("delay", 0))

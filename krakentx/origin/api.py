@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
@@ -20,10 +18,9 @@ from krakentx.web.app import new_app
 from krakentx.web.bodies import body_chunks, read_body, send_blob
 from krakentx.web.health import Check, add_health
 from krakentx.web.metrics import Metrics, add_metrics
-from krakentx.web.params import path_digest, path_value, query_bool, query_int
+from krakentx.web.params import json_value, path_digest, path_value, query_bool, query_int, seconds_of
 from krakentx.web.replies import reply, reply_json
 
-_NS = 1_000_000_000
 _MAX_JSON = 64 << 10
 _BLOB = "/namespace/<path:namespace>/blobs/<digest>"
 _INTERNAL_BLOB = "/internal/namespace/<path:namespace>/blobs/<digest>"
@@ -173,20 +170,13 @@ def _upkeep(
     @app.route("/x/config/scheduler", methods=["PATCH"])
     async def patch_scheduler(request: Request) -> bytes:
         admin.check(request)
-        configure(_json(await read_body(request, _MAX_JSON)))
+        configure(json_value(await read_body(request, _MAX_JSON)))
         return reply(request, 200)
 
 
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except ValueError as error:
-        raise InvalidInput("parameter", f"the body is not JSON: {error}") from error
-
-
 def _delay_s(body: bytes) -> float:
-    data = _json(body)
+    data = json_value(body)
     values = [value for key, value in data.items() if key.lower() == "delay"] if isinstance(data, dict) else []
-    if len(values) != 1 or type(values[0]) is not int or values[0] < 0:
+    if len(values) != 1:
         raise InvalidInput("parameter", "the body must be a JSON object with Delay in nanoseconds")
-    return values[0] / _NS
+    return seconds_of("Delay", values[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from krakentx.web.bodies import read_body
 from krakentx.web.errors import status_of
 from krakentx.web.health import Check, add_health
 from krakentx.web.metrics import Metrics, add_metrics
+from krakentx.web.params import json_value
 from krakentx.web.replies import reply, reply_json
 
 _MAX_BODY = 1 << 20
@@ -38,7 +38,7 @@ def management_app(*, prefetcher: Prefetcher, metrics: Metrics, ready: Mapping[s
 
     @app.route("/registry/notifications", methods=["POST"])
     async def notifications(request: Any) -> bytes:
-        events = _fold(_json(await read_body(request, _MAX_BODY))).get("events")
+        events = _fold(json_value(await read_body(request, _MAX_BODY))).get("events")
         for repo, digest in _pushes(events):
             try:
                 await prefetcher.pushed(repo, digest)
@@ -49,7 +49,7 @@ def management_app(*, prefetcher: Prefetcher, metrics: Metrics, ready: Mapping[s
     async def prefetch(request: Any, *, wait: bool) -> bytes:
         trace: dict[str, str] = {}
         try:
-            body = _fold(_json(await read_body(request, _MAX_BODY)))
+            body = _fold(json_value(await read_body(request, _MAX_BODY)))
             if isinstance(body.get("trace_id"), str) and body["trace_id"]:
                 trace["trace_id"] = body["trace_id"]
             tag = body.get("tag")
@@ -73,13 +73,6 @@ def management_app(*, prefetcher: Prefetcher, metrics: Metrics, ready: Mapping[s
         return await prefetch(request, wait=True)
 
     return app
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput("parameter", f"the body is not JSON: {error}") from error
 
 
 def _fold(value: Any) -> dict[str, Any]:

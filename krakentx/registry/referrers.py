@@ -92,7 +92,7 @@ class Referrers:
             entries = json.loads(data)["manifests"]
         except NotFound:
             return []
-        except (ValueError, TypeError, KeyError):  # somebody gave the tag to something else
+        except (ValueError, TypeError, KeyError, RecursionError):  # somebody gave the tag to something else
             return []
         return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 

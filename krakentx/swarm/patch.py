@@ -27,6 +27,7 @@ _UNUSED = frozenset(
     ]
 )
 _NS = 1_000_000_000
+_MAX_NS = 1 << 63
 
 
 def patched(config: SwarmConfig, data: object) -> SwarmConfig:
@@ -63,7 +64,7 @@ def _merge(section: T, data: object, prefix: str) -> T:
 
 def _value(value: object, hint: Any, name: str, shown: str) -> object:
     if name.endswith("_s"):
-        if type(value) is not int or value < 0:
+        if type(value) is not int or not 0 <= value < _MAX_NS:
             raise InvalidInput("parameter", f"{shown} must be a whole number of nanoseconds")
         return value / _NS
     choices = get_args(hint)

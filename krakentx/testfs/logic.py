@@ -14,6 +14,10 @@ from krakentx.core.errors import Conflict, InvalidInput, NotFound
 from krakentx.storage import disk
 from krakentx.storage.threads import Threads
 
+# What Linux takes, the closing zero byte of a path left out.
+_MAX_PART = 255
+_MAX_PATH = 4095
+
 
 @define(eq=False)
 class OpenFile:
@@ -59,9 +63,11 @@ class Files:
 
     def _path(self, name: str) -> Path:
         parts = [part for part in name.replace(":", "/").split("/") if part]
-        if any(part in (".", "..") or "\0" in part or len(part.encode()) > 255 for part in parts):
+        path = self._files.joinpath(*parts)
+        unusable = any(part in (".", "..") or "\0" in part or len(part.encode()) > _MAX_PART for part in parts)
+        if unusable or len(os.fsencode(path)) > _MAX_PATH:
             raise InvalidInput("name", f"{name[:140]!r} is no path below the root")
-        return self._files.joinpath(*parts)
+        return path
 
     def _file(self, name: str) -> Path:
         path = self._path(name)

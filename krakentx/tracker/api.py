@@ -10,7 +10,6 @@ from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.pages import notFound
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
@@ -25,12 +24,13 @@ from krakentx.web.bodies import read_body
 from krakentx.web.errors import error_reply
 from krakentx.web.health import Check, add_health
 from krakentx.web.metrics import Metrics, add_metrics
-from krakentx.web.params import path_digest, path_value
+from krakentx.web.params import json_value, path_digest, path_value
 from krakentx.web.replies import reply
 
 MAX_ANNOUNCE_BYTES = 64 << 10
 _MAX_FAILED = 50
 _NS = 1_000_000_000
+_MAX_NS = 1 << 63
 
 
 def parse_announce(body: bytes, info_hash: str | None) -> Announcement:
@@ -42,10 +42,7 @@ def parse_announce(body: bytes, info_hash: str | None) -> Announcement:
     Raises:
         InvalidInput: something is missing or of another type.
     """
-    try:
-        data = json.loads(body)
-    except ValueError as error:
-        raise InvalidInput("announce", f"not JSON: {error}") from error
+    data = json_value(body)
     if not isinstance(data, dict):
         raise InvalidInput("announce", "expected an object")
     digest = data.get("digest")
@@ -62,7 +59,7 @@ def parse_announce(body: bytes, info_hash: str | None) -> Announcement:
         digest=parsed,
         info_hash=InfoHash.from_json(data.get("info_hash")) if info_hash is None else InfoHash.parse(info_hash),
         peer=PeerInfo.from_json(data.get("peer")),
-        again_s=again / _NS if type(again) is int and again > 0 else None,
+        again_s=again / _NS if type(again) is int and 0 < again < _MAX_NS else None,
         failed=tuple(map(PeerID.from_json, failed[:_MAX_FAILED])) if isinstance(failed, list) else (),
         stopped=data.get("stopped") is True,
     )
@@ -89,33 +86,29 @@ class AnnounceResource(Resource):
     A plain resource: announces are most of what a tracker gets, and Klein would halve their number.
     """
 
-    def __init__(self, tracker: Tracker, info_hash: str | None = None) -> None:
+    isLeaf = True
+
+    def __init__(self, tracker: Tracker) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # twisted leaves it bare
         self._tracker = tracker
-        self._info_hash = info_hash
-
-    def getChild(self, path: bytes, request: Request) -> IResource:
-        """Called by twisted.web for what follows `/announce/`."""
-        if self._info_hash is not None:
-            return notFound()
-        return AnnounceResource(self._tracker, path.decode("latin-1")) if path else self
 
     def render(self, request: Request) -> Any:
         """Called by twisted.web."""
-        method = b"GET" if self._info_hash is None else b"POST"
+        info_hash = b"".join(request.postpath or []).decode("latin-1")
+        method = b"POST" if info_hash else b"GET"
         if request.method != method:
             body = b"method not allowed"
             request.write(reply(request, 405, body, "text/plain; charset=utf-8", {"Allow": method.decode()}))
             request.finish()
             return NOT_DONE_YET
-        work = Deferred.fromCoroutine(self._answer(request))
+        work = Deferred.fromCoroutine(self._answer(request, info_hash or None))
         request.notifyFinish().addErrback(lambda _gone: work.cancel())
         work.addErrback(lambda failure: self._fail(request, failure))
         work.addCallback(lambda data: self._finish(request, data))
         return NOT_DONE_YET
 
-    async def _answer(self, request: Request) -> bytes:
-        announcement = parse_announce(await read_body(request, MAX_ANNOUNCE_BYTES, "announce"), self._info_hash)
+    async def _answer(self, request: Request, info_hash: str | None) -> bytes:
+        announcement = parse_announce(await read_body(request, MAX_ANNOUNCE_BYTES, "announce"), info_hash)
         source = request.getClientAddress().host
         answer = await self._tracker.announce(announcement, source)
         return reply(request, 200, encode_hand_out(answer, source), "application/json")
@@ -141,7 +134,7 @@ class _Root:
 
     def getChildWithDefault(self, name: bytes, request: Request) -> Any:
         """Called by twisted.web for the first part of the path."""
-        if name == b"announce":
+        if name == b"announce" and len(request.postpath or []) < 2:
             return self._announce
         request.postpath = [*(request.prepath or []), *(request.postpath or [])]
         request.prepath = []

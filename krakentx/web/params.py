@@ -1,4 +1,4 @@
-"""What stands in a path or a query, as values.
+"""What stands in a path, a query or a JSON body, as values.
 
 A name with a `/` in it travels as `%2F`, and some clients of the reference escape it twice. twisted.web undoes one
 escape before a route is matched; what a route gets is undone once more here, which changes no value that was escaped
@@ -8,12 +8,16 @@ also be empty or begin with `/`): Klein's plain `<name>` matches no value with a
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from krakentx.core.digest import Digest
 from krakentx.core.errors import InvalidInput
 
+_NS = 1_000_000_000
+_MAX_NS = 1 << 63
+"""The reference reads durations into 64 bits with a sign."""
 _TRUE = frozenset({"true", "1", "t", "yes"})
 _FALSE = frozenset({"false", "0", "f", "no"})
 
@@ -79,3 +83,26 @@ def query_bool(request: Any, name: str, default: bool = False) -> bool:
     if text.lower() not in _TRUE | _FALSE:
         raise InvalidInput("parameter", f"{name}={text[:40]!r} is neither true nor false")
     return text.lower() in _TRUE
+
+
+def json_value(body: bytes) -> Any:
+    """A body, read as JSON.
+
+    Raises:
+        InvalidInput: (`parameter`) it is none, or nested too deeply.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("parameter", f"the body is not JSON: {error}") from error
+
+
+def seconds_of(name: str, nanoseconds: object) -> float:
+    """A duration of a JSON body, which are whole nanoseconds, in seconds.
+
+    Raises:
+        InvalidInput: (`parameter`) anything else, or below zero.
+    """
+    if type(nanoseconds) is not int or not 0 <= nanoseconds < _MAX_NS:
+        raise InvalidInput("parameter", f"{name} must be a whole number of nanoseconds")
+    return nanoseconds / _NS

@@ -257,7 +257,7 @@ async def test_referrers_pushed_at_once_are_all_listed(registry: Any, memory: An
 async def test_a_tag_in_the_place_of_referrers_is_no_trouble(registry: Any, memory: Any) -> None:
     subject = Digest.of(b"x")
     memory.names["a"] = {f"sha256-{subject.hex}": Digest.of(b"junk")}
-    for junk in (b"junk", b"[]", b"{}", b'{"manifests": 5}', b'{"manifests": [1]}'):
+    for junk in (b"junk", b"[]", b"[" * 50_000, b"{}", b'{"manifests": 5}', b'{"manifests": [1]}'):
         memory.blobs[Digest.of(b"junk")] = junk
         answer = await registry("GET", f"/v2/a/referrers/{subject}")
         assert (answer.status, answer.json()["manifests"]) == (200, [])

@@ -46,6 +46,7 @@ def test_settings_that_steer_nothing_here_are_passed_over() -> None:
         ({"SeederTTI": "5m"}, "nanoseconds"),
         ({"SeederTTI": True}, "nanoseconds"),
         ({"SeederTTI": -1}, "nanoseconds"),
+        ({"SeederTTI": 10**400}, "nanoseconds"),
         ({"ConnState": 5}, "object"),
         ({"ConnState": {"MaxOpenConnectionsPerTorrent": "5"}}, "int"),
         ({"ConnState": {"MaxOpenConnectionsPerTorrent": True}}, "int"),

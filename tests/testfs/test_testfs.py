@@ -80,6 +80,14 @@ async def test_a_file_and_a_folder_of_one_name_are_refused(make, start, fetch) -
 
 
 @pytest_twisted.ensureDeferred
+async def test_names_too_long_for_the_disk_are_refused(make, start, fetch) -> None:
+    base = f"http://127.0.0.1:{(await start(make())).http.port_number}"
+    for name in ("x" * 256, "a/" * 2100 + "x", "a%00b"):
+        for method in ("GET", "HEAD", "POST", "DELETE"):
+            assert (await fetch(method, f"{base}/files/{name}", data=b"")).status == 400
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_torn_upload_changes_nothing(make, start, fetch, tmp_path: Path) -> None:
     from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
     from twisted.internet.protocol import Protocol

@@ -112,7 +112,17 @@ async def test_refuses_addresses_that_nobody_can_reach(base: str, fetch, ip: str
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"[]", b"{}", b"nonsense", b'{"name":"ab","info_hash":[],"peer":{}}', b'{"digest":7}', b"x" * 70_000]
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"nonsense",
+        b'{"name":"ab","info_hash":[],"peer":{}}',
+        b'{"digest":7}',
+        b"[" * 60_000,
+        b"x" * 70_000,
+    ],
 )
 @pytest_twisted.ensureDeferred
 async def test_bad_announces_are_400_or_413(base: str, fetch, data: bytes) -> None:
@@ -126,7 +136,9 @@ async def test_other_paths_and_methods(base: str, fetch) -> None:
     assert (await fetch("POST", f"{base}/announce/nothex", data=body("10.0.0.1"))).status == 400
     assert (await fetch("POST", f"{base}/announce", data=body("10.0.0.1"))).status == 405
     assert (await fetch("GET", f"{base}/nothing")).status == 404
-    assert (await fetch("GET", f"{base}/announce/a/b")).status == 404
+    for method in ("GET", "POST"):
+        answer = await fetch(method, f"{base}/announce/a/b")
+        assert (answer.status, answer.body) == (404, b"not found")
     assert (await fetch("GET", f"{base}/")).status == 404
 
 

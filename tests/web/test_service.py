@@ -16,7 +16,7 @@ from krakentx.core.errors import ConfigError, InvalidInput, Unavailable
 from krakentx.web.app import new_app
 from krakentx.web.health import add_health
 from krakentx.web.metrics import HttpMetrics, Metrics, add_metrics
-from krakentx.web.params import path_digest, path_value, query_bool, query_int, query_value
+from krakentx.web.params import json_value, path_digest, path_value, query_bool, query_int, query_value, seconds_of
 from krakentx.web.ports import holder_of
 from krakentx.web.replies import reply_text
 from krakentx.web.service import HttpService
@@ -228,6 +228,19 @@ def test_query_values() -> None:
             query_int(Query(n=bad), "n")
     with pytest.raises(InvalidInput):
         query_bool(Query(r="maybe"), "r")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 50_000, b"9" * 5000, b"[1]x"])
+def test_what_is_no_json_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidInput, match="not JSON"):
+        json_value(body)
+
+
+def test_durations_of_a_body_are_whole_nanoseconds() -> None:
+    assert (seconds_of("Delay", 1_500_000_000), seconds_of("Delay", 0)) == (1.5, 0.0)
+    for bad in (-1, 1.5, True, "5m", None, 10**400):
+        with pytest.raises(InvalidInput, match="Delay"):
+            seconds_of("Delay", bad)
 
 
 @ensure
