@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 import pytest_twisted
@@ -47,11 +46,12 @@ class Cluster:
 pytestmark = pytest.mark.timeout(20)
 
 
-@pytest.fixture
-def remote(tmp_path, store, pool) -> Iterator[RemoteOrigins]:
+@pytest_twisted.async_yield_fixture
+async def remote(tmp_path, store, pool):
     origins = RemoteOrigins(Cluster(), store, tmp_path / "fetch", Threads(reactor, pool), reactor)
     origins.startService()
     yield origins
+    await origins.stopService()
     assert list(origins.scratch.iterdir()) == []
 
 
