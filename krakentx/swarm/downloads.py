@@ -20,6 +20,8 @@ _GIVE_UP = 4  # time-outs without a sign until a connection is closed
 _MOVE_TRIES = 4
 _UNSOLICITED_MAX = 3
 _SPARE_S = 0.05  # how long an idle origin is spared for a piece that agents hold
+_SEEDED_S = 1.0  # how long a piece of an agent that has everything may take while origins are spared
+_DIAL_HOPE_S = 0.1  # how long such an agent may take to answer a dial
 _CAREFUL_S = 15.0  # how long a corrupt blob is asked of origins only, when they give nothing
 
 
@@ -61,6 +63,10 @@ class Downloads:
 
     def _choose(self, conn: Conn, wanted: int, now: float) -> int | None:
         torrent, config = conn.torrent, self.desk.config.dispatch
+        trusted = self._seeded_until(conn)
+        if now < trusted:
+            self.desk.alarms.no_later(conn, trusted)
+            return None
         if torrent.readers:
             window = self._window(torrent)
             # One of them per connection: hosts that stream the same blob would otherwise all ask for the same pieces.
@@ -69,7 +75,7 @@ class Downloads:
         if config.piece_request_policy == "default":
             return any_of(wanted, self.desk.rng)
         rarest = torrent.rarity.rarest(wanted)
-        if self._spared(conn) and not rarest & torrent.rarity.levels[0]:
+        if self._spared(conn, now) and not rarest & torrent.rarity.levels[0]:
             if torrent.requests.of(conn.id) or conn.receiving is not None:
                 return None
             if now < conn.gave_at + _SPARE_S:
@@ -77,12 +83,35 @@ class Downloads:
                 return None
         return any_of(rarest, self.desk.rng)
 
-    def _spared(self, conn: Conn) -> bool:
+    def _spared(self, conn: Conn, now: float) -> bool:
         """An origin is the only source of what no agent has: it should not spend its line on the rest.
 
-        Only while most pieces come from agents; where those are few or slow, the origin gives all it can.
+        Only while most pieces come from agents, or one that has all of them gives; where agents are few or slow, the
+        origin gives all it can.
         """
-        return conn.peer.origin and self.desk.config.dispatch.spare_origins and conn.torrent.agents_gave > 0.5
+        if not conn.peer.origin or not self.desk.config.dispatch.spare_origins:
+            return False
+        return conn.torrent.agents_gave > 0.5 or now < self._seeded_until(conn)
+
+    def _seeded_until(self, conn: Conn) -> float:
+        """How long `conn` is asked for nothing, since an agent that has everything will give it; 0 for no time.
+
+        Such an agent is trusted as long as its pieces take less than a second, and one that is being dialled for a
+        moment: else the origin, which often answers first, would give the first pieces of every blob to every host.
+        """
+        torrent = conn.torrent
+        if not conn.peer.origin or not self.desk.config.dispatch.spare_origins or torrent.careful:
+            return 0.0
+        until = 0.0
+        for other in torrent.conns.values():
+            if other.peer.origin or other.snubbed:
+                continue
+            if other.link is not Link.ACTIVE:
+                until = max(until, other.since + _DIAL_HOPE_S) if other.peer.complete else until
+            elif other.complete:
+                began = other.waiting_since if other.receiving is None else other.receiving_since
+                until = max(until, began + _SEEDED_S)
+        return until
 
     def _window(self, torrent: Torrent) -> int:
         """The next missing pieces in front of every reader."""
@@ -110,7 +139,8 @@ class Downloads:
         torrent, config = conn.torrent, self.desk.config.dispatch
         waiting = conn.mask & torrent.missing & torrent.requests.asked & ~(torrent.writing | torrent.fallback.held)
         movable = waiting & torrent.requests.movable
-        if may_move and movable and config.move_requests and not self._spared(conn) and self._move(conn, movable, now):
+        may_move = may_move and config.move_requests and not self._spared(conn, now)
+        if may_move and movable and self._move(conn, movable, now):
             return
         if torrent.missing.bit_count() <= config.endgame_threshold and not config.disable_endgame:
             self._double(conn, waiting, now)
