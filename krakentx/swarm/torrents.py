@@ -156,6 +156,8 @@ class Torrents:
         if leeching:
             when = min(when, now + _LOOK_S)
             self._watch(torrent, now)
+            if now < (hope := torrent.gain_at + config.fallback.after_s):
+                when = min(when, hope)
         if desk.dials and (leeching or complete):
             if torrent.announcer.take(now, config.announce):
                 desk.emit(Announce(torrent.info_hash, complete))

@@ -423,6 +423,13 @@ def test_http_begins_when_the_swarm_gives_nothing_and_stops_when_it_gives(lab: M
     assert not it.only(effects, fx.FetchFromOrigin), "the swarm gives again"
 
 
+def test_http_begins_on_the_dot(lab: Make) -> None:
+    it = lab(fallback=True, config=SwarmConfig(fallback=FallbackConfig(after_s=0.7)))
+    it.add()
+    assert not it.only(it.wait(0.69), fx.FetchFromOrigin)
+    assert it.only(it.wait(0.02), fx.FetchFromOrigin)
+
+
 def test_http_takes_over_what_was_asked_of_stalled_peers(lab: Make) -> None:
     it = lab(pieces=2, fallback=True)
     it.add()
