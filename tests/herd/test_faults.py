@@ -16,6 +16,7 @@ from twisted.internet import reactor
 from krakentx.backend.config import BackendChoice, BackendConfig
 from krakentx.backend.config import TestfsConfig as TestfsBackend
 from krakentx.core.digest import Digest
+from krakentx.origin.config import RefreshConfig
 from krakentx.testfs.config import TestfsConfig
 from krakentx.testfs.service import build as build_testfs
 from tests.herd.world import (
@@ -115,6 +116,7 @@ async def test_s03_an_outage_of_the_backend_is_503_and_over_when_it_is_over(worl
     config = evolved(
         herd_config(tmp_path / "herd"),
         origin__backends=backend("blobs", "identity"),
+        origin__blobrefresh=RefreshConfig(error_ttl_s=0.5),
         build_index__backends=backend("tags", "docker_tag"),
     )
     stored = TestfsConfig(port=port, data_dir=tmp_path / "testfs")
@@ -136,7 +138,7 @@ async def test_s03_an_outage_of_the_backend_is_503_and_over_when_it_is_over(worl
             assert answer.status == 503, (base, path, answer.status, answer.body)
     assert (await push(one.proxy, "a", "v2", Image.make(5, 100))).status == 201  # pushes go on meanwhile
     await one.run(build_testfs(stored, reactor=reactor))
-    # A failure is told for five seconds to those who ask again while a fetch runs, and then no more.
+    # A failure is told for some seconds to those who were sent away and ask again, and then no more.
     for path in ("manifests/v1", *(f"blobs/{Digest.of(data)}" for data in image.blobs)):
         await until(lambda path=path: _answers(f"{registry_of(agent)}/v2/a/{path}"), limit_s=10)
     assert await pull(registry_of(agent), "a", "v1") == image
