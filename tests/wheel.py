@@ -16,7 +16,9 @@ def build_wheel(folder: Path) -> Path:
     """Build it, from what git has of the project, so that no build leaves anything in the tree."""
     pytest.importorskip("build")
     tree = folder / "tree"
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    names = subprocess.run(
+        ["git", "ls-files", "-zco", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+    ).stdout.decode()
     for name in filter(None, names.split("\0")):
         if not (ROOT / name).is_file():
             continue

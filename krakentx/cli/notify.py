@@ -104,9 +104,14 @@ def _path(address: str) -> str:
 
 
 def listening(service: Any) -> str:
-    """What listens where under `service`, by port: `peer wire 16001, agent management 16002`."""
-    found = sorted((each.port_number, each.name or "") for each in _tree(service) if hasattr(each, "port_number"))
-    return ", ".join(f"{name} {port}".strip() for port, name in found)
+    """What listens where under `service`, by port: `peer wire 16001, agent management 16002`.
+
+    That is each of its parts with a name and a `port_number`.
+    """
+    found = sorted(
+        (each.port_number, each.name) for each in _tree(service) if each.name and hasattr(each, "port_number")
+    )
+    return ", ".join(f"{name} {port}" for port, name in found)
 
 
 def _tree(service: Any) -> Iterator[Any]:

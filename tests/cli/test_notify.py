@@ -145,7 +145,7 @@ def test_what_listens_is_listed_by_port() -> None:
         part.setServiceParent(inner)
         inner.setServiceParent(top)
     Service().setServiceParent(top)
-    assert listening(top) == "3, proxy 15000, origin 15002"
+    assert listening(top) == "proxy 15000, origin 15002"
 
 
 # ---- real daemons
