@@ -21,6 +21,8 @@ from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 
+from tests.cluster import Cluster
+
 # Examples are small, yet a busy machine may stall any of them: a deadline would only make tests flicker.
 settings.register_profile("krakentx", deadline=None)
 settings.load_profile("krakentx")
@@ -177,6 +179,13 @@ class RawClient(Protocol):
 
     def _late(self, _result: object, timeout_s: float) -> None:
         raise AssertionError(f"nothing for {timeout_s} s after {self.received[-500:]!r}")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A herd and two agents as processes on free ports. A test that stops one of them starts it again."""
+    with Cluster.start(tmp_path_factory.mktemp("cluster"), agents=2) as cluster:
+        yield cluster
 
 
 @pytest_twisted.async_yield_fixture

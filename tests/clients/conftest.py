@@ -1,4 +1,4 @@
-"""One herd and two agents as real processes, and the real clients, shared by all tests of this folder."""
+"""The real clients, shared by all tests of this folder; the herd and its agents are in tests/conftest.py."""
 
 from __future__ import annotations
 
@@ -15,13 +15,6 @@ from tests.cluster import Cluster
 def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
     """The test images, built once."""
     return Images.make(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A herd and two agents on free ports."""
-    with Cluster.start(tmp_path_factory.mktemp("cluster"), agents=2) as cluster:
-        yield cluster
 
 
 @pytest.fixture
