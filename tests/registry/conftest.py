@@ -1,8 +1,4 @@
-"""A registry in memory behind the real routes, and a client for it.
-
-`registry_url` is where the conformance cases go. With KRAKEN_TEST_REGISTRY=http://127.0.0.1:15000 they go to that
-registry; without, to the routes over the fakes of this file.
-"""
+"""A registry in memory behind the real routes, and a client for it."""
 
 from __future__ import annotations
 
@@ -257,12 +253,8 @@ def memory() -> MemoryRegistry:
 
 
 @pytest.fixture
-def registry_url(request: pytest.FixtureRequest) -> str:
-    """Where the cases go."""
-    given = os.environ.get("KRAKEN_TEST_REGISTRY")
-    if given:
-        return given.rstrip("/")
-    memory, serve = request.getfixturevalue("memory"), request.getfixturevalue("serve")
+def registry_url(memory: MemoryRegistry, serve: Any) -> str:
+    """The registry that takes pushes, over what is in memory."""
     app = registry_app(blobs=memory, tags=Tags(memory), push=memory)
     return f"http://127.0.0.1:{serve(app.resource()).port_number}"
 
@@ -272,6 +264,20 @@ def agent_url(memory: MemoryRegistry, serve: Any) -> str:
     """The read-only registry over the same content."""
     app = registry_app(blobs=memory, tags=Tags(memory), push=None)
     return f"http://127.0.0.1:{serve(app.resource()).port_number}"
+
+
+class Split(Client):
+    """Writes to one registry and reads from another one, as whoever pushes to a herd and pulls through an agent."""
+
+    def __init__(self, writes: str, reads: str, http: HttpClient, dial: Any) -> None:
+        super().__init__(writes, http, dial)
+        self._reads = Client(reads, http, dial)
+
+    async def __call__(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Response:
+        """See Client."""
+        if method in ("GET", "HEAD") and "/blobs/uploads/" not in path:
+            return await self._reads(method, path, body, **headers)
+        return await super().__call__(method, path, body, **headers)
 
 
 @pytest.fixture
@@ -290,6 +296,12 @@ def agent(agent_url: str, http: HttpClient, dial: Any) -> Client:
 def repo() -> str:
     """A repository that nobody used before."""
     return f"conformance/r{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def client_of(http: HttpClient, dial: Any) -> Callable[..., Client]:
+    """Makes a client of one address, or one that writes to the first and reads from the second."""
+    return lambda *urls: Split(*urls, http, dial) if len(urls) == 2 else Client(*urls, http, dial)
 
 
 @pytest.fixture(params=["sha256", "sha512"])

@@ -1,6 +1,8 @@
-"""What the OCI distribution specification asks of a registry, case by case (docs: "Conformance").
+"""What the OCI distribution specification asks of a registry, case by case.
 
-The cases know nothing of what lies behind the URL: see `registry_url` in conftest.py.
+The cases know nothing of what lies behind the address. They go to the routes over fakes, to a real herd, and to a real
+herd of which everything is read through an agent; with KRAKEN_TEST_REGISTRY=http://127.0.0.1:15000 to that registry
+alone.
 """
 
 from __future__ import annotations
@@ -16,6 +18,20 @@ from krakentx.core.digest import Digest
 from krakentx.registry.media import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 
 ensure = pytest_twisted.ensureDeferred
+pytestmark = pytest.mark.integration
+
+GIVEN = os.environ.get("KRAKEN_TEST_REGISTRY", "").rstrip("/")
+
+
+@pytest.fixture(params=["given"] if GIVEN else ["memory", "herd", "agent"])
+def registry(request: pytest.FixtureRequest, client_of: Any) -> Any:
+    if request.param == "given":
+        return client_of(GIVEN)
+    if request.param == "memory":
+        return client_of(request.getfixturevalue("registry_url"))
+    cluster = request.getfixturevalue("cluster")
+    herd, agent = f"http://{cluster.proxy}", f"http://{cluster.agents[0].registry}"
+    return client_of(herd) if request.param == "herd" else client_of(herd, agent)
 
 
 def random_blob(size: int = 2048) -> bytes:
