@@ -1,6 +1,7 @@
 """What one turn of the Engine costs: `python tests/bench/engine_turn.py`.
 
-A swarm of 60 agents pulls 716 pieces of 4 MiB (3 GB), 20 connections each; every call of `Engine.handle` is timed, by kind of event.
+A swarm of 60 agents pulls 716 pieces of 4 MiB (3 GB), 20 connections each; every call of `Engine.handle` is timed, by
+kind of event.
 """
 
 from __future__ import annotations
