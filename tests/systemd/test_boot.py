@@ -167,6 +167,7 @@ def test_the_herd_gives_way_to_its_parts_and_they_to_it(systemctl: Machine) -> N
     for port in HERD_PORTS.values():
         assert listens(systemctl, port), port
     assert [part for part in SPLIT if systemctl.show(f"kraken-{part}", "NRestarts") != "0"] == []
+    assert get(systemctl, "http://127.0.0.1:15003/readiness").startswith("OK")  # the tracker reaches the origin
 
     systemctl.run("systemctl", "start", "kraken-herd.service")
     states = {part: systemctl.show(f"kraken-{part}", "ActiveState") for part in (*SPLIT, "herd")}
