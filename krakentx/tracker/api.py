@@ -9,6 +9,7 @@ from typing import Any
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -26,6 +27,8 @@ from krakentx.web.health import Check, add_health
 from krakentx.web.metrics import Metrics, add_metrics
 from krakentx.web.params import json_value, path_digest, path_value
 from krakentx.web.replies import reply
+
+_log = Logger()
 
 MAX_ANNOUNCE_BYTES = 64 << 10
 _MAX_FAILED = 50
@@ -159,7 +162,10 @@ def tracker_resource(
 
     @app.route("/namespace/<path:namespace>/blobs/<digest>/metainfo", methods=["GET"])
     async def metainfo(request: Request, namespace: str, digest: str) -> bytes:
-        meta = await origins.metainfo(path_value("namespace", namespace), path_digest(digest))
+        name = path_digest(digest)
+        meta = await origins.metainfo(path_value("namespace", namespace), name)
+        # An agent asks once, at the beginning of a pull; its announces come every few seconds, and are not told.
+        _log.info("told {addr} the metainfo of {digest}", addr=request.getClientAddress().host, digest=str(name))
         return reply(request, 200, meta.to_json(), "application/json")
 
     return _Root(AnnounceResource(tracker), app.resource())

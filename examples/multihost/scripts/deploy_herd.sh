@@ -47,4 +47,8 @@ net wait 60 "http://$local:14000/health" "http://$local:15002/readiness" "http:/
     die "the herd does not answer; its log is $KRAKEN_LOGS/kraken-herd/stdout.log"
 herd=$(bracketed "$HERD_HOST_IP")
 say "the herd is ready; data in $KRAKEN_CACHE, log in $KRAKEN_LOGS/kraken-herd/stdout.log"
-say "push to $herd:15000; on each other host: scripts/deploy_agent.sh $HERD_HOST_IP ADDRESS_OF_THAT_HOST"
+if is_loopback "$HERD_HOST_IP"; then
+    say "push to localhost:15000; for an agent on this machine: scripts/deploy_agent.sh localhost localhost"
+else
+    say "push to $herd:15000; on each other host: scripts/deploy_agent.sh $HERD_HOST_IP ADDRESS_OF_THAT_HOST"
+fi

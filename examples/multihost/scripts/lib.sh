@@ -51,12 +51,19 @@ install_wheel() {
     if [ ! -x "$KRAKEN_VENV/bin/python" ]; then
         python3 -m venv "$KRAKEN_VENV" || die "python3 cannot make virtual environments (apt-get install python3-venv)"
     fi
+    # Other wheels beside it are what it needs, on a host without a package index.
+    from=--prefer-binary
+    for other in "$here"/*.whl; do
+        case $other in */krakentx-*) ;; *) from=--no-index ;; esac
+    done
     # The second call is for another build of the version that is there already; the first one brings what it needs.
     for more in '' '--force-reinstall --no-deps'; do
         # shellcheck disable=SC2086  # no option, or two
-        "$KRAKEN_VENV/bin/pip" install --quiet --disable-pip-version-check --find-links "$here" $more "$1" ||
-            die "the wheel could not be installed. Without network, put the wheels that it needs beside it"
+        "$KRAKEN_VENV/bin/pip" install --quiet --disable-pip-version-check "$from" --find-links "$here" $more "$1" ||
+            die "the wheel could not be installed. On a host without a package index, put the wheels that it needs" \
+                "beside it (on another host: pip download -d FOLDER $(basename "$1"))"
     done
+    "$KRAKEN_VENV/bin/twistd" --help >/dev/null # writes down which plugins there are, which the user kraken may not
     echo "$sum" >"$KRAKEN_VENV/.wheel"
 }
 
@@ -163,6 +170,7 @@ start_process() { # COMPONENT OPTION...
     shift
     stop_process "$component"
     rm -f "$(pidfile "$component")"
+    umask 027
     as_kraken "$TWISTD" --pidfile="$(pidfile "$component")" --rundir="$KRAKEN_RUN" --umask=0027 \
         --logfile="$KRAKEN_LOGS/kraken-$component/stdout.log" "kraken-$component" "$@" ||
         die "kraken-$component did not start; the line above says why"

@@ -5,7 +5,7 @@ net.py resolve NAME           the address of a name (itself, when it is an addre
 net.py own                    an address of this host that others may reach
 net.py mine ADDRESS           exit code 0 when this host has it
 net.py wait SECONDS URL...    until all of them answer 200; names on stderr what did not
-net.py free PORT...           exit code 0 when nobody listens on any of them; names on stderr those that are taken
+net.py reach HOST PORT...     says of each port whether somebody there takes connections; exit code 0 when all do
 """
 
 from __future__ import annotations
@@ -88,18 +88,19 @@ def _problem(url: str) -> str:
         return str(error)
 
 
-def free(ports: list[int]) -> int:
-    taken = []
+def reach(host: str, ports: list[str]) -> int:
+    closed = 0
     for port in ports:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))
-            except OSError:
-                taken.append(str(port))
-    if taken:
-        print(f"somebody listens on {', '.join(taken)} already", file=sys.stderr)
-    return 1 if taken else 0
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=3).close()
+            said = "open"
+        except TimeoutError:
+            said = "no answer: a firewall drops it, or the host is not there"
+        except OSError as error:
+            said = f"{error.strerror or error}".lower()
+        closed += said != "open"
+        print(f"{host} {port} {said}")
+    return 1 if closed else 0
 
 
 def main(verb: str = "", *args: str) -> int:
@@ -111,8 +112,8 @@ def main(verb: str = "", *args: str) -> int:
         return mine(args[0])
     if verb == "wait":
         return wait(float(args[0]), list(args[1:]))
-    if verb == "free":
-        return free([int(port) for port in args])
+    if verb == "reach":
+        return reach(args[0], list(args[1:]))
     print(__doc__, file=sys.stderr)
     return 2
 
