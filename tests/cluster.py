@@ -13,13 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 ROOT = Path(__file__).resolve().parents[1]
 _TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 _READY_WITHIN_S = 60.0
 _STOP_WITHIN_S = 15.0
 _POLL_S = 0.1
+_ANSWER_WITHIN_S = 30.0
 
 
 class NotStarted(Exception):
@@ -30,6 +31,45 @@ def free_ports(count: int) -> list[int]:
     """So many ports of 127.0.0.1 on which nobody listens now."""
     with contextlib.ExitStack() as held:
         return [held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
+
+
+@frozen
+class Answer:
+    """What a server said. Names of headers are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body, read as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """Of the registry's error body."""
+        assert self.headers["content-type"] == "application/json"
+        (error,) = self.json()["errors"]
+        assert error["message"]
+        return str(error["code"])
+
+
+def request(port: int, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+    """One request on a connection of its own.
+
+    Args:
+        body: bytes, or an iterator over the parts of a body whose length nobody is told.
+
+    Raises:
+        OSError, http.client.HTTPException: no answer, or one that is cut.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_WITHIN_S)
+    try:
+        connection.request(method, path, body, dict(headers or {}))
+        response = connection.getresponse()
+        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+    finally:
+        connection.close()
 
 
 @define(eq=False)
