@@ -10,10 +10,11 @@ from random import Random
 
 from attrs import Factory, define, field
 
-from krakentx.core.bitfield import Bitfield
 from krakentx.core.digest import Digest
 from krakentx.core.metainfo import MetaInfo
-from krakentx.sim.world import Faults, Host, World
+from krakentx.sim.faults import Faults
+from krakentx.sim.host import Host
+from krakentx.sim.world import World
 from krakentx.swarm.config import SwarmConfig
 
 AGENTS = 20
@@ -51,6 +52,8 @@ def some_faults(seed: int) -> tuple[Faults, bool]:
         forger=sometimes(0.15),
         announce_loss=sometimes(0.3),
         tracker_down_s=down,
+        blackout=sometimes(0.3),
+        restart=sometimes(0.3),
     )
     return faults, http
 
@@ -61,6 +64,7 @@ class Trial:
 
     seed: int
     trace: bool = False
+    log: list[str] = Factory(list)
     meta: MetaInfo = Factory(lambda: some_blob(PIECES))
     agents: list[Host] = Factory(list)
     world: World = field(init=False)
@@ -68,28 +72,24 @@ class Trial:
 
     def __attrs_post_init__(self) -> None:
         faults, self.http = some_faults(self.seed)
-        self.world = World(self.seed, faults=faults, config=_CONFIG, trace=self.trace)
+        self.world = World(self.seed, faults=faults, config=_CONFIG, record=self.log.append if self.trace else None)
 
     def run(self) -> list[str]:
         """Play it. Returns what is wrong; an empty list is the hoped-for result."""
         world, meta = self.world, self.meta
         origin = world.add_host("origin", origin=True)
-        world.add_blob(origin, meta, have=Bitfield.full(meta.piece_count), wanted=False)
+        world.seed_blob(origin, meta)
         for number in range(AGENTS):
             host = world.add_host(f"agent{number}", fallback=self.http)
             self.agents.append(host)
-            world.at(world.rng.random() * 0.2, lambda host=host: world.add_blob(host, meta))  # type: ignore[misc]
-        world.run(LIMIT_S, self._done)
-        problems = [f"{host.context.cluster} did not finish: {host.failed}" for host in self._honest_unfinished()]
-        return problems or self._traffic(origin) + self._left_behind(origin)
+            world.want(host, [meta], world.rng.random() * 0.2)
+        world.clock.run(LIMIT_S, lambda: not world.unfinished)
+        problems = [f"{host.name} did not finish: {host.failed}" for host in world.unfinished]
+        problems = problems or self._traffic() + self._left_behind(origin)
+        world.audit()
+        return problems
 
-    def _honest_unfinished(self) -> list[Host]:
-        return [host for host in self.agents if host.honest and self.meta.info_hash not in host.finished_at]
-
-    def _done(self) -> bool:
-        return not self._honest_unfinished()
-
-    def _traffic(self, origin: Host) -> list[str]:
+    def _traffic(self) -> list[str]:
         """Nobody was flooded: bounds that are wide, since every fault costs copies."""
         problems = []
         honest = [host for host in self.agents if host.honest]
@@ -108,17 +108,17 @@ class Trial:
         for host in self.agents:
             if not host.honest:
                 world.kill(host)
-        world.run(world.now + _SETTLE_S, lambda: False)
+        world.clock.run(world.clock.now + _SETTLE_S, lambda: False)
         problems = []
         for host in [origin, *self.agents]:
             if not host.honest:
                 continue
             load = host.engine.load()
             if load.pop("blacklist") > len(world.hosts):
-                problems.append(f"{host.context.cluster}: blacklist of strangers")
+                problems.append(f"{host.name}: blacklist of strangers")
             left = {kind: count for kind, count in load.items() if count}
             if left:
-                problems.append(f"{host.context.cluster} holds on to {left}")
+                problems.append(f"{host.name} holds on to {left}")
         return problems
 
 
@@ -129,7 +129,7 @@ def main(argv: list[str]) -> int:
         try:
             problems = trial.run()
         finally:
-            print("\n".join(trial.world.log))
+            print("\n".join(trial.log))
         print(f"seed {text}: {trial.world.faults}\n{problems or 'passed'}")
         if problems:
             return 1

@@ -1,312 +1,446 @@
-"""A small world of hosts: real Engines over a modelled network, one virtual clock, one seed.
+"""A world of hosts: real Engines over modelled lines, their trackers, one virtual clock, one seed.
 
-Every host runs the Engine of the agent. Messages take the latency of the network and keep their order per connection;
-a piece takes its size over the share of the line that its two hosts had when it began (shares are not recomputed while
-it runs). A seed fixes a run to the last event: `World.log` holds what happened when `trace` is on.
+Modelled: cards, uplinks of racks, latency, dials, announces and their answers, pieces of metainfo, HTTP from origins,
+and faults. Not modelled: CPU, disk, hashing, slow start and loss of TCP, bandwidth of messages.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable
-from itertools import count
+from functools import partial
 from random import Random
+from typing import Any, Protocol
 
 from attrs import Factory, define, field, frozen
 
 from krakentx.core.bitfield import Bitfield
 from krakentx.core.metainfo import MetaInfo
-from krakentx.core.peer import InfoHash, PeerContext, PeerID, PeerInfo
-from krakentx.sim.network import Pipe
+from krakentx.core.peer import PeerContext, PeerID, PeerInfo
+from krakentx.sim.clock import Clock
+from krakentx.sim.faults import Fate, Faults, Parcel
+from krakentx.sim.flows import Flows, Line
+from krakentx.sim.host import Host, Mind
+from krakentx.sim.pipe import Rack, Wire, connect
+from krakentx.sim.tracker import Trackers
 from krakentx.swarm import effects as fx
 from krakentx.swarm import events as ev
 from krakentx.swarm.config import SwarmConfig
 from krakentx.swarm.engine import Engine
-from krakentx.swarm.events import ConnID, Event, FetchProblem, Lost
-from krakentx.swarm.handout import hand_out
+from krakentx.swarm.events import Event, FetchProblem, Lost
+from krakentx.wire.messages import Handshake, PieceRequest
+
+_VERIFY_S = 0.001
+_FUZZ = 1e-6  # of a sum of bytes: rounding
+_HTTP_REFUSAL_S = 0.1
+_PORT = 16001
 
 
-@frozen
-class Faults:
-    """What goes wrong, as probabilities (per host, per piece, per message) and times in seconds."""
+class MakeMind(Protocol):
+    """Makes what decides for a host."""
 
-    host_death: float = 0.0  # a host falls silent at some moment of `death_window_s`
-    death_window_s: float = 1.0
-    stall: float = 0.0  # a piece stops half-way and the connection says no more of it
-    reset: float = 0.0  # a connection is reset while a piece is under way
-    mute: float = 0.0  # a host takes requests and never answers
-    liar: float = 0.0  # a host sends wrong bytes in `lie` of its pieces
-    lie: float = 0.3
-    forger: float = 0.0  # a host sends wrong bytes that fit the piece sum, in `lie` of its pieces
-    tracker_down_s: tuple[float, float] = (0.0, 0.0)
-    announce_loss: float = 0.0
-    http_down: bool = False
+    def __call__(self, *, context: PeerContext, config: SwarmConfig, rng: Random, dials: bool, fallback: bool) -> Mind:
+        """As `Engine`."""
 
 
 @frozen
 class Network:
     """Rates in bytes per second, times in seconds."""
 
-    rate: float = 100e6
-    latency_s: float = 0.0005
-    tracker_delay_s: float = 0.01
-    http_rate: float = 100e6
+    rate: float = 100e6  # of every card, each way
+    latency_s: float = 0.00025  # one way
+    accept_s: float = 0.001  # of a dial, beside the latency
+    tracker_delay_s: float = 0.005  # mean; half as much to half as much again
+    trackers: int = 1
     announce_interval_s: float = 3.0
-
-
-@define(eq=False)
-class Host:
-    """One process: its Engine and what an executor would keep for it."""
-
-    context: PeerContext
-    engine: Engine
-    world: World
-    blobs: dict[InfoHash, dict[int, bool]] = Factory(dict)  # piece -> its bytes are right
-    pipes: dict[ConnID, Pipe] = Factory(dict)
-    finished_at: dict[InfoHash, float] = Factory(dict)
-    failed: dict[InfoHash, str] = Factory(dict)
-    abandoned: set[ConnID] = Factory(set)  # dials that were closed before they were up
-    fetching: dict[InfoHash, int] = Factory(dict)
-    writing: set[tuple[InfoHash, int]] = Factory(set)  # pieces under a writer: at most one each
-    uploads: int = 0
-    downloads: int = 0
-    alive: bool = True
-    mute: bool = False
-    liar: bool = False
-    forger: bool = False
-    tick: int = 0
-    received: Counter[str] = Factory(Counter)  # bytes by source
-    messages: int = 0
-
-    @property
-    def honest(self) -> bool:
-        """Neither dead, nor lying, nor mute: a host that must finish."""
-        return self.alive and not (self.liar or self.forger or self.mute)
-
-    def info(self, *, complete: bool = False) -> PeerInfo:
-        """As the tracker sees it."""
-        return self.context.as_peer(complete=complete)
-
-    def tell(self, event: Event) -> None:
-        """Let the Engine handle an event, and do what it wants."""
-        if self.alive:
-            self.world.events += 1
-            for effect in self.engine.handle(event, self.world.now):
-                self.world.do(self, effect)
 
 
 @define
 class World:
-    """Hosts, their tracker, and time."""
+    """Hosts, their trackers, and time.
+
+    Args:
+        make: what decides for the hosts.
+        record: takes one line for each effect.
+    """
 
     seed: int
     network: Network = Factory(Network)
     faults: Faults = Factory(Faults)
     config: SwarmConfig = Factory(SwarmConfig)
-    trace: bool = False
-    now: float = 0.0
+    make: MakeMind = Engine
+    record: Callable[[str], None] | None = None
     rng: Random = field(init=False)
+    clock: Clock = field(init=False)
+    flows: Flows = field(init=False)
+    wire: Wire = field(init=False)
+    trackers: Trackers = field(init=False)
     hosts: dict[tuple[str, int], Host] = Factory(dict)
     origins: list[Host] = Factory(list)
-    swarm: dict[InfoHash, dict[PeerID, PeerInfo]] = Factory(dict)
-    metas: dict[InfoHash, MetaInfo] = Factory(dict)
-    sent: Counter[str] = Factory(Counter)  # piece bytes put on the wire, by kind of sender
-    events: int = 0
-    log: list[str] = Factory(list)
-    fault_counts: Counter[str] = Factory(Counter)
-    _heap: list[tuple[float, int, Callable[[], None]]] = Factory(list)
-    _order: count[int] = Factory(count)
+    unfinished: dict[Host, None] = Factory(dict)  # honest hosts that still want something
+    sent: Counter[str] = Factory(Counter)  # bytes of pieces put on the wire, by kind of sender, and "http"
+    on_bytes: Callable[[int, bool], None] = field(default=lambda _size, _origin: None)
+    _do: dict[type, Callable[[Host, Any], None]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.rng = Random(self.seed)
+        self.clock = Clock(self.network.latency_s)
+        self.flows = Flows(self.clock)
+        self.clock.settle = self.flows.settle
+        self.wire = Wire(self.clock, self.flows)
+        names = tuple(f"tracker{number}:8351" for number in range(self.network.trackers))
+        self.trackers = Trackers(Random(self.rng.random()), names)
+        self._do = {
+            fx.Send: self._send,
+            fx.SendPiece: self._send_piece,
+            fx.ReceivePiece: self._receive,
+            fx.SkipPayload: self._skip,
+            fx.Close: self._close,
+            fx.WakeAt: self._wake_at,
+            fx.Dial: self._dial,
+            fx.Announce: self._announce,
+            fx.FetchFromOrigin: self._fetch,
+            fx.VerifyBlob: self._verify,
+            fx.Finished: self._finished,
+            fx.Failed: self._failed,
+            fx.Forget: self._forget,
+            fx.Ban: lambda host, effect: None,
+            fx.PieceReady: lambda host, effect: None,
+        }
+
+    @property
+    def fault_counts(self) -> Counter[str]:
+        """Faults that came to pass, by kind."""
+        return self.wire.counts
 
     # ---- building
 
-    def add_host(self, name: str, *, origin: bool = False, fallback: bool = True, faulty: bool = True) -> Host:
-        """A new host; whether it dies, lies or is mute is drawn now, for an agent that is allowed to be `faulty`."""
+    def add_rack(self, name: str, rate: float) -> Rack:
+        """A rack with an uplink of `rate` bytes per second, each way."""
+        return Rack(name, Line(f"{name} up", rate), Line(f"{name} down", rate))
+
+    def add_host(
+        self,
+        name: str,
+        *,
+        origin: bool = False,
+        fallback: bool = True,
+        rate: float | None = None,
+        rack: Rack | None = None,
+    ) -> Host:
+        """A new host; what will be wrong with it is drawn now."""
         number = len(self.hosts) + 1
         ip = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
-        context = PeerContext(ip, 16001, PeerID(self.rng.randbytes(20)), cluster=name, origin=origin)
-        engine = Engine(
+        zone = rack.name if rack else ""
+        context = PeerContext(ip, _PORT, PeerID(self.rng.randbytes(20)), zone=zone, cluster=name, origin=origin)
+        rate = rate or self.network.rate
+        host = self.hosts[ip, _PORT] = Host(
             context=context,
-            config=self.config,
-            rng=Random(self.rng.random()),
-            dials=not origin,
-            fallback=fallback and not origin,
+            engine=self._mind(context, fallback),
+            clock=self.clock,
+            execute=self._execute if self.record is None else self._recorded,
+            up=Line(f"{name} up", rate),
+            down=Line(f"{name} down", rate),
+            rack=rack,
         )
-        host = self.hosts[ip, 16001] = Host(context, engine, self)
+        draw, faults = self.rng.random, self.faults
         if origin:
             self.origins.append(host)
-        elif faulty:
-            draw, faults = self.rng.random, self.faults
-            host.mute = draw() < faults.mute
-            host.liar = draw() < faults.liar
-            host.forger = draw() < faults.forger
-            if draw() < faults.host_death:
-                self.at(self.rng.random() * faults.death_window_s, lambda: self.kill(host))
-            for kind in ("mute", "liar", "forger"):
-                self.fault_counts[kind] += getattr(host, kind)
+            if draw() < faults.origin_death:
+                self._some_day(self.kill, host)
+            return host
+        host.mute = draw() < faults.mute
+        host.liar = draw() < faults.liar
+        host.forger = draw() < faults.forger
+        for kind in ("mute", "liar", "forger"):
+            self.fault_counts[kind] += getattr(host, kind)
+        if draw() < faults.host_death:
+            self._some_day(self.kill, host)
+        elif draw() < faults.blackout:
+            self._some_day(self.darken, host)
+        elif draw() < faults.restart:
+            self._some_day(self.restart, host)
         return host
 
-    def add_blob(self, host: Host, meta: MetaInfo, *, have: Bitfield | None = None, wanted: bool = True) -> None:
-        """Let a host download a blob, or seed it."""
-        have = have or Bitfield(meta.piece_count)
-        self.metas[meta.info_hash] = meta
-        host.blobs[meta.info_hash] = dict.fromkeys(have, True)
-        host.tell(ev.TorrentAdded(meta, have, "namespace", wanted))
+    def _mind(self, context: PeerContext, fallback: bool) -> Mind:
+        agent = not context.origin
+        rng = Random(self.rng.random())
+        return self.make(context=context, config=self.config, rng=rng, dials=agent, fallback=fallback and agent)
+
+    def _some_day(self, action: Callable[[Host], None], host: Host) -> None:
+        self.clock.at(self.rng.random() * self.faults.window_s, action, host)
+
+    def seed_blob(self, host: Host, meta: MetaInfo) -> None:
+        """A host has a blob from the start."""
+        host.blobs[meta.info_hash] = dict.fromkeys(Bitfield.full(meta.piece_count), True)
+        host.wanted[meta.info_hash] = meta
+        host.finished_at[meta.info_hash] = self.clock.now
+        host.add(meta, wanted=False)
+
+    def want(self, host: Host, metas: list[MetaInfo], after_s: float = 0.0) -> None:
+        """Let a host download blobs, some time from now."""
+        host.arrived_at = self.clock.now + after_s
+        for meta in metas:
+            host.wanted[meta.info_hash] = meta
+            self.clock.at(after_s, self._begin, host, meta)
+        if host.honest:
+            self.unfinished[host] = None
+
+    def _begin(self, host: Host, meta: MetaInfo) -> None:
+        if host.alive and meta.info_hash not in host.loaded:
+            host.add(meta, wanted=True)
+
+    def audit(self) -> None:
+        """Stop everything, and see that every byte that left a host came to another, and no line carried too much.
+
+        Nothing can happen in this world afterwards.
+        """
+        for host in self.hosts.values():
+            host.alive = False
+        for host in self.hosts.values():
+            for end in host.ends.values():
+                end.abort()
+        self.clock.run(self.clock.now + 2 * self.network.latency_s, lambda: False)
+        hosts = self.hosts.values()
+        out = sum(host.up.carried for host in hosts)
+        into = sum(host.down.carried for host in hosts)
+        counted = sum(sum(host.received.values()) + host.lost for host in hosts)
+        for other in (into, counted):
+            assert abs(other - out) <= _FUZZ * max(out, 1.0), f"{out:.0f} bytes left, {other:.0f} came"
+        for host in hosts:
+            for line in (host.up, host.down, *((host.rack.up, host.rack.down) if host.rack else ())):
+                most = line.capacity * self.clock.now
+                assert line.carried <= most * (1 + _FUZZ), f"{line.name} carried {line.carried:.0f} of {most:.0f}"
+
+    # ---- faults of hosts
 
     def kill(self, host: Host) -> None:
         """The host falls silent: no packet of it arrives any more, and none is refused."""
         self.fault_counts["death"] += 1
         host.alive = False
-        for pipe in host.pipes.values():
-            pipe.dead = True
+        self.unfinished.pop(host, None)
+        for end in list(host.ends.values()):
+            end.abort()
+            end.far.abort()
 
-    # ---- time
+    def darken(self, host: Host) -> None:
+        """The network of a host is away for a while; what was sent comes later."""
+        self.fault_counts["blackout"] += 1
+        host.dark = True
+        for end in list(host.ends.values()):
+            end.pause()
+            end.far.pause()
+        self.clock.at(self.faults.blackout_s, self._lighten, host)
 
-    def at(self, delay_s: float, action: Callable[[], None]) -> None:
-        """Do something later."""
-        heapq.heappush(self._heap, (self.now + delay_s, next(self._order), action))
+    def _lighten(self, host: Host) -> None:
+        host.dark = False
+        for end in list(host.ends.values()):
+            end.resume()
+            end.far.resume()
 
-    def run(self, until_s: float, done: Callable[[], bool]) -> bool:
-        """Let time pass until `done` or the time is up. Returns whether it is done."""
-        heap = self._heap
-        while heap and heap[0][0] <= until_s:
-            self.now, _, action = heapq.heappop(heap)
-            action()
-            if done():
-                return True
-        return done()
+    def restart(self, host: Host) -> None:
+        """A process ends, and comes back with what was on its disk."""
+        self.fault_counts["restart"] += 1
+        host.alive = False
+        for end in list(host.ends.values()):
+            end.cut(Lost.RESET)
+        self.clock.at(self.faults.restart_s, self._come_back, host)
 
-    def note(self, host: Host, text: str) -> None:
-        """One line of the log."""
-        if self.trace:
-            self.log.append(f"{self.now:10.4f} {host.context.cluster:>8} {text}")
+    def _come_back(self, host: Host) -> None:
+        host.alive = True
+        host.engine = self._mind(host.context, fallback=False)
+        host.abandoned.clear()
+        host.writing.clear()
+        host.tick += 1  # nobody wakes the new Engine for the old one
+        host.loaded.clear()
+        if self.clock.now >= host.arrived_at:
+            for meta in host.wanted.values():
+                host.add(meta, wanted=meta.info_hash not in host.finished_at)
 
     # ---- effects
 
-    def do(self, host: Host, effect: fx.Effect) -> None:
+    def _execute(self, host: Host, effect: fx.Effect) -> None:
         """Execute one effect for a host. Decides nothing."""
-        if self.trace:
-            self.note(host, repr(effect)[:200])
-        if isinstance(effect, fx.Send | fx.SendPiece | fx.ReceivePiece | fx.SkipPayload | fx.Close):
-            self._on_pipe(host, effect)
-        elif isinstance(effect, fx.WakeAt):
-            host.tick += 1
-            self.at(max(0.0, effect.when - self.now), self._ticker(host, host.tick))
-        elif isinstance(effect, fx.Dial):
-            self._dial(host, effect)
-        elif isinstance(effect, fx.Announce):
-            self._announce(host, effect)
-        elif isinstance(effect, fx.FetchFromOrigin):
-            self._fetch(host, effect)
-        elif isinstance(effect, fx.VerifyBlob):
-            self._verify(host, effect.torrent)
-        elif isinstance(effect, fx.Finished):
-            pieces = host.blobs[effect.torrent]
-            assert len(pieces) == self.metas[effect.torrent].piece_count and all(pieces.values()), "wrong bytes"
-            host.finished_at[effect.torrent] = self.now
-        elif isinstance(effect, fx.Failed):
-            host.failed[effect.torrent] = effect.reason
+        self._do[type(effect)](host, effect)
 
-    def _on_pipe(
-        self, host: Host, effect: fx.Send | fx.SendPiece | fx.ReceivePiece | fx.SkipPayload | fx.Close
-    ) -> None:
-        pipe = host.pipes.get(effect.conn)
-        if pipe is None:  # the other side has closed it, or it was never up
-            if isinstance(effect, fx.Close):
-                host.abandoned.add(effect.conn)
-        elif isinstance(effect, fx.Send):
-            host.messages += 1
-            pipe.send(host, effect.message)
-        elif isinstance(effect, fx.SendPiece):
-            pipe.send_piece(host, self.metas[effect.torrent], effect.index)
-        elif isinstance(effect, fx.ReceivePiece):
-            key = (effect.torrent, effect.index)
-            assert key not in host.writing, f"two writers of piece {effect.index}"
-            host.writing.add(key)
-            pipe.grant(host, key)
-        elif isinstance(effect, fx.SkipPayload):
-            pipe.grant(host, None)
+    def _recorded(self, host: Host, effect: fx.Effect) -> None:
+        assert self.record is not None
+        self.record(f"{self.clock.now:10.6f} {host.name:>8} {repr(effect)[:200]}")
+        self._do[type(effect)](host, effect)
+
+    def _send(self, host: Host, effect: fx.Send) -> None:
+        end = host.ends.get(effect.conn)
+        if end is None:  # the other side has closed it
+            return
+        host.messages += 1
+        message = effect.message
+        far = end.far
+        if type(message) is Handshake:
+            end.send(ev.HandshakeReceived(far.conn, message))
+        elif type(message) is PieceRequest and far.host.mute:  # type: ignore[attr-defined]  # every endpoint is a Host
+            self.fault_counts["unanswered"] += 1
         else:
-            pipe.close(host)
+            end.send(ev.MessageReceived(far.conn, message))  # type: ignore[arg-type]  # every other message is one
 
-    def _ticker(self, host: Host, number: int) -> Callable[[], None]:
-        def fire() -> None:
-            if number == host.tick:  # a later wish replaces an earlier one
-                host.tell(ev.Tick())
+    def _send_piece(self, host: Host, effect: fx.SendPiece) -> None:
+        end = host.ends.get(effect.conn)
+        if end is None:
+            return
+        torrent, piece = effect.torrent, effect.index
+        size = host.loaded[torrent].piece_size(piece)
+        draw, faults = self.rng.random, self.faults
+        good = not (host.liar and draw() < faults.lie)
+        right = good and host.blobs[torrent].get(piece, False) and not (host.forger and draw() < faults.lie)
+        fate = Fate.ARRIVES
+        if faults.stall and draw() < faults.stall:
+            fate = Fate.STALLS
+        elif faults.reset and draw() < faults.reset:
+            fate = Fate.RESETS
+        origin = host.context.origin
+        self.sent["origin" if origin else "agent"] += size
+        self.on_bytes(size, origin)
+        end.send_piece(Parcel(torrent, piece, size, good, right, fate))
 
-        return fire
+    def _receive(self, host: Host, effect: fx.ReceivePiece) -> None:
+        end = host.ends.get(effect.conn)
+        if end is not None:
+            self._write(host, effect.torrent, effect.index)
+            end.grant(True)
+
+    def _skip(self, host: Host, effect: fx.SkipPayload) -> None:
+        if end := host.ends.get(effect.conn):
+            end.grant(False)
+
+    def _close(self, host: Host, effect: fx.Close) -> None:
+        if end := host.ends.get(effect.conn):
+            end.close()
+        else:
+            host.abandoned.add(effect.conn)
+
+    def _write(self, host: Host, torrent: Any, piece: int) -> None:
+        key = (torrent, piece)
+        assert key not in host.writing, f"two writers of piece {piece}"
+        host.writing.add(key)
+
+    def _wake_at(self, host: Host, effect: fx.WakeAt) -> None:
+        host.tick += 1
+        self.clock.at(max(0.0, effect.when - self.clock.now), self._tick, host, host.tick)
+
+    def _tick(self, host: Host, number: int) -> None:
+        if number == host.tick:  # a later wish replaces an earlier one
+            host.tell(ev.Tick())
+
+    # ---- dials
 
     def _dial(self, host: Host, effect: fx.Dial) -> None:
+        network = self.network
+        self.clock.at(2 * network.latency_s + network.accept_s, self._answer, host, host.engine, effect)
+
+    def _answer(self, host: Host, engine: Mind, effect: fx.Dial) -> None:
+        conn = effect.conn
         other = self.hosts.get((effect.peer.ip, effect.peer.port))
-        if other is None or not other.alive:
-            self.at(effect.timeout_s, lambda: host.tell(ev.PeerLost(effect.conn, Lost.TIMEOUT)))
+        if host.engine is not engine:
             return
+        if conn in host.abandoned:
+            host.abandoned.remove(conn)
+        elif other is None or not other.alive or other.blocked or other.dark or host.dark:
+            self._later(host, effect.timeout_s, ev.PeerLost(conn, Lost.TIMEOUT))
+        elif host.alive:
+            end = connect(self.wire, host, conn, other, other.engine.new_conn())
+            host.connections += 1
+            other.connections += 1
+            self.clock.at(self.config.conn.handshake_timeout_s, end.far.hang_up_if_silent)
+            host.tell(ev.DialSucceeded(conn))
 
-        def arrive() -> None:
-            if effect.conn in host.abandoned:
-                host.abandoned.remove(effect.conn)
-            elif other.alive:
-                Pipe(self, host, effect.conn, other, other.engine.new_conn(), effect.torrent)
-                self.at(self.network.latency_s, lambda: host.tell(ev.DialSucceeded(effect.conn)))
-            else:
-                self.at(effect.timeout_s, lambda: host.tell(ev.PeerLost(effect.conn, Lost.TIMEOUT)))
-
-        self.at(self.network.latency_s, arrive)
+    # ---- trackers
 
     def _announce(self, host: Host, effect: fx.Announce) -> None:
         down, up = self.faults.tracker_down_s
         torrent = effect.torrent
-        if down <= self.now < up or self.rng.random() < self.faults.announce_loss:
+        if host.dark or down <= self.clock.now < up or self.rng.random() < self.faults.announce_loss:
             self.fault_counts["announce"] += 1
-            self.at(0.5, lambda: host.tell(ev.AnnounceFailed(torrent)))
+            self._later(host, 0.5, ev.AnnounceFailed(torrent))
             return
-        known = self.swarm.setdefault(torrent, {})
-        known[host.context.peer_id] = host.info(complete=effect.complete)
-        peers: tuple[PeerInfo, ...] = ()
-        if not effect.complete:
-            origins = [origin.info(complete=True) for origin in self.origins if torrent in origin.blobs]
-            key = host.context.peer_id
-            peers = hand_out(key, known.values(), origins, limit=50, policy="completeness", rng=self.rng)
-        interval = self.network.announce_interval_s
-        delay = self.network.tracker_delay_s * (0.5 + self.rng.random())
-        self.at(delay, lambda: host.tell(ev.PeersOffered(torrent, peers, interval)))
+        digest = host.loaded[torrent].digest
+        peer = host.context.as_peer(complete=effect.complete)
+        origins = [origin.context.as_peer(complete=True) for origin in self.origins if torrent in origin.blobs]
+        peers: tuple[PeerInfo, ...] = self.trackers.announce(digest, torrent, peer, origins)
+        answer = ev.PeersOffered(torrent, peers, self.network.announce_interval_s)
+        self._later(host, self.tracker_delay(), answer)
+
+    def tracker_delay(self) -> float:
+        """How long a tracker takes to answer, in seconds."""
+        return self.network.tracker_delay_s * (0.5 + self.rng.random())
+
+    def _later(self, host: Host, delay_s: float, event: Event) -> None:
+        self.clock.at(delay_s, self._tell, host, host.engine, event)
+
+    def _tell(self, host: Host, engine: Mind, event: Event) -> None:
+        if host.engine is engine:  # not an answer to a process that has ended
+            host.tell(event)
+
+    # ---- HTTP
 
     def _fetch(self, host: Host, effect: fx.FetchFromOrigin) -> None:
-        if self.faults.http_down:
+        sources = [origin for origin in self.origins if origin.alive and effect.torrent in origin.blobs]
+        if self.faults.http_down or not sources or host.dark:
             problem = FetchProblem.UNAVAILABLE
-            self.at(0.1, lambda: host.tell(ev.FetchEnded(effect.torrent, effect.pieces, problem)))
+            self._later(host, _HTTP_REFUSAL_S, ev.FetchEnded(effect.torrent, effect.pieces, problem))
             return
-        meta = self.metas[effect.torrent]
         for piece in effect.pieces:
-            assert (effect.torrent, piece) not in host.writing, f"two writers of piece {piece}"
-            host.writing.add((effect.torrent, piece))
-        host.fetching[effect.torrent] = host.fetching.get(effect.torrent, 0) + 1
-        rest = list(effect.pieces)
+            self._write(host, effect.torrent, piece)
+        source = self.rng.choice(sources)
+        self.clock.at(4 * self.network.latency_s, self._fetch_next, host, host.engine, source, effect, 0)
 
-        def step() -> None:
-            piece = rest.pop(0)
-            host.writing.discard((effect.torrent, piece))
-            host.blobs[effect.torrent][piece] = True
-            host.received["http"] += meta.piece_size(piece)
-            host.tell(ev.PieceFetched(effect.torrent, piece))
-            if rest:
-                self.at(share(rest[0]), step)
-            else:
-                host.fetching[effect.torrent] -= 1
-                host.tell(ev.FetchEnded(effect.torrent, effect.pieces))
+    def _fetch_next(self, host: Host, engine: Mind, source: Host, effect: fx.FetchFromOrigin, done: int) -> None:
+        torrent, pieces, meta = effect.torrent, effect.pieces, host.wanted[effect.torrent]
+        if done:
+            size = meta.piece_size(pieces[done - 1])
+            host.received["http"] += size
+            host.across += size if host.rack is not source.rack else 0
+            self.sent["http"] += size
+            self.on_bytes(size, True)
+        if not host.alive or host.engine is not engine:
+            return
+        if done:
+            piece = pieces[done - 1]
+            host.writing.discard((torrent, piece))
+            host.blobs[torrent][piece] = True
+            host.tell(ev.PieceFetched(torrent, piece))
+        if torrent not in host.loaded:
+            return
+        if done == len(pieces):
+            host.tell(ev.FetchEnded(torrent, pieces))
+        elif not source.alive:
+            for piece in pieces[done:]:
+                host.writing.discard((torrent, piece))
+            host.tell(ev.FetchEnded(torrent, pieces, FetchProblem.UNAVAILABLE))
+        else:
+            size = meta.piece_size(pieces[done])
+            arrived = partial(self._fetch_next, host, engine, source, effect, done + 1)
+            self.flows.start(source.path_to(host), size, arrived)
 
-        def share(piece: int) -> float:
-            return meta.piece_size(piece) * host.fetching[effect.torrent] / self.network.http_rate
+    # ---- ends
 
-        self.at(self.network.latency_s * 4 + share(rest[0]), step)
-
-    def _verify(self, host: Host, torrent: InfoHash) -> None:
+    def _verify(self, host: Host, effect: fx.VerifyBlob) -> None:
+        torrent = effect.torrent
         good = all(host.blobs[torrent].values())
         if not good:
             self.fault_counts["corrupt_blob"] += 1
             host.blobs[torrent].clear()
-        answer: Event = ev.BlobVerified(torrent) if good else ev.BlobCorrupt(torrent)
-        self.at(0.01, lambda: host.tell(answer))
+        self._later(host, _VERIFY_S, ev.BlobVerified(torrent) if good else ev.BlobCorrupt(torrent))
+
+    def _finished(self, host: Host, effect: fx.Finished) -> None:
+        torrent = effect.torrent
+        pieces = host.blobs[torrent]
+        assert len(pieces) == host.loaded[torrent].piece_count and all(pieces.values()), "wrong bytes"
+        host.finished_at.setdefault(torrent, self.clock.now)
+        if host.done:
+            self.unfinished.pop(host, None)
+
+    def _forget(self, host: Host, effect: fx.Forget) -> None:
+        host.loaded.pop(effect.torrent, None)
+
+    def _failed(self, host: Host, effect: fx.Failed) -> None:
+        host.failed[effect.torrent] = effect.reason
+        host.loaded.pop(effect.torrent, None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 
-from krakentx.core.bitfield import Bitfield
 from krakentx.sim.trial import some_blob
 from krakentx.sim.world import Network, World
 from krakentx.swarm.engine import Engine
@@ -33,12 +32,12 @@ def main() -> None:
     world = World(1, network=Network(rate=300e6))
     meta = some_blob(716, 4 << 20)
     origin = world.add_host("origin", origin=True)
-    world.add_blob(origin, meta, have=Bitfield.full(716), wanted=False)
+    world.seed_blob(origin, meta)
     agents = [world.add_host(f"agent{number}", fallback=False) for number in range(60)]
     for host in agents:
-        world.at(world.rng.random() * 0.2, lambda host=host: world.add_blob(host, meta))  # type: ignore[misc]
+        world.want(host, [meta], world.rng.random() * 0.2)
     began = time.perf_counter()
-    world.run(120.0, lambda: len(origin.pipes) == 0 and all(host.finished_at for host in agents))
+    world.clock.run(120.0, lambda: not world.unfinished)
     took = time.perf_counter() - began
     total = sorted(cost for each in costs.values() for cost in each)
     costs["all"] = total

@@ -32,7 +32,7 @@ def test_each_kind_of_fault_occurs_in_more_than_a_fifth_of_the_seeds() -> None:
         faults, http = some_faults(seed)
         seen["http"] += http
         seen["tracker"] += faults.tracker_down_s[1] > 0
-        for kind in ("host_death", "stall", "reset", "mute", "liar", "forger", "announce_loss"):
+        for kind in ("host_death", "stall", "reset", "mute", "liar", "forger", "announce_loss", "blackout", "restart"):
             seen[kind] += getattr(faults, kind) > 0
     assert min(seen.values()) > SEEDS / 5, seen
 
@@ -42,6 +42,6 @@ def test_a_seed_fixes_a_run_to_its_last_event() -> None:
     for _ in range(2):
         trial = Trial(17, trace=True)
         trial.run()
-        logs.append(trial.world.log)
+        logs.append(trial.log)
     assert logs[0] == logs[1]
     assert len(logs[0]) > 1000

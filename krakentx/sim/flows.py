@@ -1,0 +1,163 @@
+"""Lines and the flows over them: each flow gets its max-min fair share, kept up to date where something changed.
+
+A line has a level: what a flow may have that nothing else holds back. A flow runs at the lowest level of its lines.
+When a flow begins or ends, the levels of its lines are found anew; a line whose level changed has its neighbours look
+again, but only over those flows which it holds back, before or after. So a change spreads as far as it matters and no
+farther. A level falls as far as it must, and rises only when there is more than half a per cent to be had: without
+that, every end of a flow would stir the whole swarm by ever smaller amounts. What is lost by it is never more than
+that half per cent, and no line ever carries more than it can: that is checked at every change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from attrs import Factory, define
+
+from krakentx.sim.clock import Clock
+
+_RISE = 1.005
+_FUZZ = 1e-6  # of a capacity, or of the bytes of a flow: rounding
+
+
+@define(eq=False)
+class Line:
+    """One direction of a card or of an uplink.
+
+    Args:
+        capacity: bytes per second.
+    """
+
+    name: str
+    capacity: float
+    level: float = inf
+    used: float = 0.0
+    carried: float = 0.0  # bytes so far, of flows that have ended
+    flows: dict[Flow, None] = Factory(dict)
+
+
+@define(eq=False)
+class Flow:
+    """Bytes on their way over some lines."""
+
+    lines: tuple[Line, ...]
+    size: float
+    done: Callable[[], None]
+    left: float
+    rate: float = 0.0
+    since: float = 0.0  # when `left` was true
+    ends: float = inf
+    alarm: float = inf  # the earliest time at which it will be looked at
+
+    def moved(self, now: float) -> float:
+        """Bytes that have passed."""
+        return self.size - max(0.0, self.left - self.rate * (now - self.since))
+
+
+@define
+class Flows:
+    """All flows of a world. Its `settle` must run before time passes."""
+
+    clock: Clock
+    looks: int = 0  # levels that were found, for a profile
+    _dirty: dict[Line, None] = Factory(dict)
+    _moved: dict[Flow, None] = Factory(dict)
+
+    def start(self, lines: tuple[Line, ...], size: float, done: Callable[[], None]) -> Flow:
+        """Begin a flow; `done` is called when its last byte has passed."""
+        flow = Flow(lines, size, done, size, since=self.clock.now)
+        for line in lines:
+            line.flows[flow] = None
+            self._dirty[line] = None
+        self._moved[flow] = None
+        return flow
+
+    def stop(self, flow: Flow) -> float:
+        """End a flow early. Returns the bytes that passed."""
+        passed = flow.moved(self.clock.now)
+        self._end(flow, passed)
+        return passed
+
+    def _end(self, flow: Flow, passed: float) -> None:
+        flow.ends = flow.alarm = inf
+        self._moved.pop(flow, None)
+        for line in flow.lines:
+            del line.flows[flow]
+            line.carried += passed
+            line.used = line.used - flow.rate if line.flows else 0.0
+            self._dirty[line] = None
+
+    def settle(self) -> None:
+        """Find the rates that hold from now on."""
+        if not self._dirty:
+            return
+        dirty, moved = self._dirty, self._moved
+        while dirty:
+            line = next(iter(dirty))
+            del dirty[line]
+            before, level = line.level, _level(line)
+            self.looks += 1
+            if before == level or before < level <= before * _RISE:
+                continue
+            line.level = level
+            for flow in line.flows:
+                held = False
+                for other in flow.lines:
+                    if other is not line and (before < other.level or level < other.level):
+                        dirty[other] = None
+                        held = True
+                if held or before <= flow.rate or level < flow.rate:
+                    moved[flow] = None
+        now = self.clock.now
+        for flow in moved:
+            rate = min([line.level for line in flow.lines])
+            if rate != flow.rate:
+                self._run_at(flow, rate, now)
+        moved.clear()
+
+    def _run_at(self, flow: Flow, rate: float, now: float) -> None:
+        flow.left -= flow.rate * (now - flow.since)
+        flow.since = now
+        change = rate - flow.rate
+        flow.rate = rate
+        for line in flow.lines:
+            line.used += change
+        flow.ends = now + max(0.0, flow.left) / rate
+        if flow.ends < flow.alarm:
+            flow.alarm = flow.ends
+            self.clock.at(flow.ends - now, self._look, flow, flow.ends)
+
+    def _look(self, flow: Flow, alarm: float) -> None:
+        """A flow may have ended, unless it was slowed down meanwhile."""
+        if flow.alarm != alarm:
+            return
+        now = self.clock.now
+        if flow.ends > now and (flow.ends - now) * flow.rate > _FUZZ * flow.size:
+            flow.alarm = flow.ends
+            self.clock.at(flow.ends - now, self._look, flow, flow.ends)
+            return
+        for line in flow.lines:
+            assert line.used <= line.capacity * (1 + _FUZZ), f"{line.name} carries {line.used} of {line.capacity}"
+        self._end(flow, flow.size)
+        flow.done()
+
+
+def _level(line: Line) -> float:
+    """What a flow of this line may have that no other line holds back; inf when others hold back all of them."""
+    bounds = []
+    for flow in line.flows:
+        bound = inf
+        for other in flow.lines:
+            if other is not line and other.level < bound:
+                bound = other.level
+        bounds.append(bound)
+    rest, count = line.capacity, len(bounds)
+    if count > 1:
+        bounds.sort()
+    for bound in bounds:
+        if bound * count >= rest:
+            return rest / count
+        rest -= bound
+        count -= 1
+    return inf

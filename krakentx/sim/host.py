@@ -1,0 +1,111 @@
+"""One process: its Engine and what an executor would keep for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import Factory, define
+
+from krakentx.core.bitfield import Bitfield
+from krakentx.core.metainfo import MetaInfo
+from krakentx.core.peer import InfoHash, PeerContext
+from krakentx.sim.clock import Clock
+from krakentx.sim.faults import Parcel
+from krakentx.sim.pipe import Endpoint
+from krakentx.swarm.effects import Effect
+from krakentx.swarm.events import ConnID, Event, HandshakeReceived, TorrentAdded
+
+
+class Mind(Protocol):
+    """What decides for a host: the Engine, or a likeness of another system's."""
+
+    def new_conn(self) -> ConnID:
+        """A name for a connection that was just accepted."""
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take one event and say what is to be done."""
+
+    def load(self) -> dict[str, int]:
+        """How many things it holds, by kind."""
+
+
+@define(eq=False, kw_only=True)
+class Host(Endpoint):
+    """A host of the model.
+
+    Args:
+        execute: does one effect.
+        blobs: what is on its disk: piece -> its bytes are right.
+    """
+
+    context: PeerContext
+    engine: Mind
+    clock: Clock
+    execute: Callable[[Host, Effect], None]
+    blobs: dict[InfoHash, dict[int, bool]] = Factory(dict)
+    loaded: dict[InfoHash, MetaInfo] = Factory(dict)  # torrents that its Engine knows
+    wanted: dict[InfoHash, MetaInfo] = Factory(dict)
+    arrived_at: float = 0.0
+    finished_at: dict[InfoHash, float] = Factory(dict)
+    failed: dict[InfoHash, str] = Factory(dict)
+    abandoned: set[ConnID] = Factory(set)  # dials that were closed before they were up
+    writing: set[tuple[InfoHash, int]] = Factory(set)  # pieces under a writer: at most one each
+    blocked: bool = False  # nobody reaches its peer port; HTTP works
+    mute: bool = False
+    liar: bool = False
+    forger: bool = False
+    tick: int = 0
+    messages: int = 0
+    connections: int = 0
+    events: int = 0
+
+    @property
+    def name(self) -> str:
+        """As told to people."""
+        return self.context.cluster
+
+    @property
+    def honest(self) -> bool:
+        """Neither dead, nor lying, nor mute: a host that must finish."""
+        return self.alive and not (self.liar or self.forger or self.mute)
+
+    @property
+    def done(self) -> bool:
+        """It has all that it wants."""
+        return len(self.finished_at) >= len(self.wanted)
+
+    def tell(self, event: Event) -> None:
+        """Let the Engine handle an event, and do what it wants."""
+        if not self.alive:
+            return
+        if type(event) is HandshakeReceived and event.handshake.info_hash not in self.loaded:
+            self._load(event.handshake.info_hash)
+        self.events += 1
+        execute = self.execute
+        for effect in self.engine.handle(event, self.clock.now):
+            execute(self, effect)
+
+    def _load(self, torrent: InfoHash) -> None:
+        """A peer greets for a torrent that was put away: an executor looks on the disk first."""
+        if meta := self.wanted.get(torrent):
+            self.add(meta, wanted=False)
+
+    def add(self, meta: MetaInfo, *, wanted: bool) -> None:
+        """Give a torrent to the Engine, with what is on disk."""
+        torrent = meta.info_hash
+        have = Bitfield.of(meta.piece_count, self.blobs.setdefault(torrent, {}))
+        self.loaded[torrent] = meta
+        self.tell(TorrentAdded(meta, have, "namespace", wanted))
+
+    def took(self, parcel: Parcel, source: Endpoint) -> None:
+        """A piece that was granted is on disk."""
+        self.writing.discard((parcel.torrent, parcel.piece))
+        kind = "origin" if isinstance(source, Host) and source.context.origin else "agent"
+        self.received[kind] += parcel.size
+        if parcel.good:
+            self.blobs[parcel.torrent][parcel.piece] = parcel.right
+
+    def gave_up(self, torrent: InfoHash, piece: int) -> None:
+        """A piece that was granted will not come."""
+        self.writing.discard((torrent, piece))
