@@ -6,12 +6,13 @@ refusal, a time-out, a lost connection. Nothing waits for a retry timer.
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, field
 
 from krakentx.core.bitfield import indices
+from krakentx.swarm.choice import Choice
 from krakentx.swarm.connections import Connections
 from krakentx.swarm.effects import FetchFromOrigin, PieceReady, ReceivePiece, Send, SkipPayload, VerifyBlob
-from krakentx.swarm.picker import any_of, lowest
+from krakentx.swarm.picker import any_of
 from krakentx.swarm.state import Conn, Desk, Link, Phase, Torrent
 from krakentx.wire.messages import AnnouncePiece, CancelPiece, PiecePayload, PieceRequest
 
@@ -19,9 +20,6 @@ _PATIENCE_MAX = 16.0
 _GIVE_UP = 4  # time-outs without a sign until a connection is closed
 _MOVE_TRIES = 4
 _UNSOLICITED_MAX = 3
-_SPARE_S = 0.05  # how long an idle origin is spared for a piece that agents hold
-_SEEDED_S = 1.0  # how long a piece of an agent that has everything may take while origins are spared
-_DIAL_HOPE_S = 0.1  # how long such an agent may take to answer a dial
 _CAREFUL_S = 15.0  # how long a corrupt blob is asked of origins only, when they give nothing
 
 
@@ -31,6 +29,10 @@ class Downloads:
 
     desk: Desk
     connections: Connections
+    choice: Choice = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.choice = Choice(self.desk)
 
     # ---- asking
 
@@ -50,7 +52,7 @@ class Downloads:
                 if not under_way:
                     self._take_over(conn, now, may_move)
                 return
-            piece = self._choose(conn, wanted, now)
+            piece = self.choice.piece(conn, wanted, now)
             if piece is None:
                 return
             self._ask(conn, piece, now)
@@ -60,70 +62,6 @@ class Downloads:
         """Requests came free: offer them to everybody who has room."""
         for conn in list(torrent.conns.values()):
             self.refill(conn, now, may_move=False)
-
-    def _choose(self, conn: Conn, wanted: int, now: float) -> int | None:
-        torrent, config = conn.torrent, self.desk.config.dispatch
-        trusted = self._seeded_until(conn)
-        if now < trusted:
-            self.desk.alarms.no_later(conn, trusted)
-            return None
-        if torrent.readers:
-            window = self._window(torrent)
-            # One of them per connection: hosts that stream the same blob would otherwise all ask for the same pieces.
-            if wanted & window and not any(window >> piece & 1 for piece in torrent.requests.of(conn.id)):
-                return lowest(wanted & window)
-        if config.piece_request_policy == "default":
-            return any_of(wanted, self.desk.rng)
-        rarest = torrent.rarity.rarest(wanted)
-        if self._spared(conn, now) and not rarest & torrent.rarity.levels[0]:
-            if torrent.requests.of(conn.id) or conn.receiving is not None:
-                return None
-            if now < conn.gave_at + _SPARE_S:
-                self.desk.alarms.no_later(conn, conn.gave_at + _SPARE_S)
-                return None
-        return any_of(rarest, self.desk.rng)
-
-    def _spared(self, conn: Conn, now: float) -> bool:
-        """An origin is the only source of what no agent has: it should not spend its line on the rest.
-
-        Only while most pieces come from agents, or one that has all of them gives; where agents are few or slow, the
-        origin gives all it can.
-        """
-        if not conn.peer.origin or not self.desk.config.dispatch.spare_origins:
-            return False
-        return conn.torrent.agents_gave > 0.5 or now < self._seeded_until(conn)
-
-    def _seeded_until(self, conn: Conn) -> float:
-        """How long `conn` is asked for nothing, since an agent that has everything will give it; 0 for no time.
-
-        Such an agent is trusted as long as its pieces take less than a second, and one that is being dialled for a
-        moment: else the origin, which often answers first, would give the first pieces of every blob to every host.
-        """
-        torrent = conn.torrent
-        if not conn.peer.origin or not self.desk.config.dispatch.spare_origins or torrent.careful:
-            return 0.0
-        until = 0.0
-        for other in torrent.conns.values():
-            if other.peer.origin or other.snubbed:
-                continue
-            if other.link is not Link.ACTIVE:
-                until = max(until, other.since + _DIAL_HOPE_S) if other.peer.complete else until
-            elif other.complete:
-                began = other.waiting_since if other.receiving is None else other.receiving_since
-                until = max(until, began + _SEEDED_S)
-        return until
-
-    def _window(self, torrent: Torrent) -> int:
-        """The next missing pieces in front of every reader."""
-        window = 0
-        for start, stop in torrent.readers.values():
-            ahead = torrent.missing >> start << start & ((1 << stop) - 1)
-            for _ in range(self.desk.config.dispatch.reader_window):
-                if not ahead:
-                    break
-                window |= ahead & -ahead
-                ahead &= ahead - 1
-        return window
 
     def _ask(self, conn: Conn, piece: int, now: float) -> None:
         torrent = conn.torrent
@@ -139,7 +77,7 @@ class Downloads:
         torrent, config = conn.torrent, self.desk.config.dispatch
         waiting = conn.mask & torrent.missing & torrent.requests.asked & ~(torrent.writing | torrent.fallback.held)
         movable = waiting & torrent.requests.movable
-        may_move = may_move and config.move_requests and not self._spared(conn, now)
+        may_move = may_move and config.move_requests and not self.choice.spared(conn, now)
         if may_move and movable and self._move(conn, movable, now):
             return
         if torrent.missing.bit_count() <= config.endgame_threshold and not config.disable_endgame:
