@@ -9,10 +9,10 @@ ARGS ?=
 
 export PYTHON
 
-.PHONY: help devcluster test bench lint types format wheel clean
+.PHONY: help devcluster test bench bench-multihost lint types format wheel clean
 
 help:  ## list what can be made
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 17
 
 devcluster: $(RUNTIME)  ## run a herd and two agents here (KRAKEN_DATA=.devcluster says where data goes)
 	@exec $(PY) -m krakentx.cli.main devcluster
@@ -22,6 +22,9 @@ test: $(DEV)  ## run the tests (ARGS="-k wire -x" picks some)
 
 bench: $(DEV)  ## measure: prints a table and writes bench.json
 	@$(PY) -m tests.bench.run $(ARGS)
+
+bench-multihost: $(DEV)  ## the same on hosts of their own (as root): bench-multihost.json
+	@$(PY) -m tests.bench.multihost $(ARGS)
 
 lint: $(DEV)  ## ruff, its formatting, and shellcheck where it is installed
 	@$(PY) -m ruff check .

@@ -27,21 +27,28 @@ _MANY = 2000
 _REDIS_START_S = 10.0
 
 
-def announce_requests(rng: random.Random) -> list[bytes]:
-    """Announces (v2) of `_PEERS` unfinished agents spread over `_TORRENTS` blobs: every answer names others."""
+def announce_requests(rng: random.Random, host: str | None = None) -> list[bytes]:
+    """Announces (v2) of `_PEERS` unfinished agents spread over `_TORRENTS` blobs: every answer names others.
+
+    Args:
+        host: address of all of them, each on a port of its own; by default each has another one.
+    """
     digests = [hashlib.sha256(rng.randbytes(8)).hexdigest() for _ in range(_TORRENTS)]
     requests = []
     for number in range(_PEERS):
         digest = rng.choice(digests)
         info_hash = hashlib.sha1(digest.encode()).digest()
         address = f"10.{rng.randrange(256)}.{number >> 8}.{number & 255}"
-        peer_id = hashlib.sha1(f"{address}:16001".encode()).digest()
+        port = 16001
+        if host is not None:
+            address, port = host, 20_000 + number
+        peer_id = hashlib.sha1(f"{address}:{port}".encode()).digest()
         body = json.dumps(
             {
                 "name": digest,
                 "digest": f"sha256:{digest}",
                 "info_hash": list(info_hash),
-                "peer": {"peer_id": list(peer_id), "ip": address, "port": 16001, "origin": False, "complete": False},
+                "peer": {"peer_id": list(peer_id), "ip": address, "port": port, "origin": False, "complete": False},
             }
         ).encode()
         head = (
