@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from collections import OrderedDict
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -55,7 +54,7 @@ class Tracker:
         self._policy = policy
         self._clock = clock
         self._rng = rng
-        self._warned: OrderedDict[str, None] = OrderedDict()
+        self._warned: set[str] = set()
 
     async def announce(self, announcement: Announcement, source: str) -> HandOut:
         """Record a peer and choose others for it.
@@ -88,10 +87,8 @@ class Tracker:
         return HandOut(peers, self._config.announce_interval_s, notice)
 
     def _warn(self, peer: PeerInfo, problem: str) -> None:
-        if peer.address not in self._warned:
-            self._warned[peer.address] = None
-            if len(self._warned) > _MAX_WARNED:
-                self._warned.popitem(last=False)
+        if peer.address not in self._warned and len(self._warned) < _MAX_WARNED:
+            self._warned.add(peer.address)
             self.log.warn("{peer} {problem}", peer=peer.address, problem=problem)
 
 
