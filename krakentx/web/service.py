@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from typing import Any
 
 from twisted.application.service import Service
@@ -29,7 +30,7 @@ class HttpService(Service):
         name: of the endpoint, for the log and for errors.
         resource: usually `app.resource()` of a Klein app.
         port: 0 lets the system choose; `port_number` tells which.
-        interface: address to bind; empty for all of IPv4, `::` for all.
+        interface: address to bind; empty for all, of IPv4 and IPv6 where the host has it.
         reactor: IReactorTCP and IReactorTime.
         setting: what an operator changes to move the port, for the error: `--port or proxy.port`.
         drain_s: how long requests at work may go on after the service is told to stop.
@@ -84,10 +85,22 @@ class HttpService(Service):
             return
         self.site.draining = False
         try:
-            self._port = self._reactor.listenTCP(self._wanted, self.site, _BACKLOG, self._interface)
+            self._port = self._listen()
         except CannotListenError as error:
             raise ConfigError(self._explain(error)) from error
         self.log.info("{name} listens on port {port}", name=self.name, port=self.port_number)
+
+    def _listen(self) -> IListeningPort:
+        port: IListeningPort
+        if not self._interface and socket.has_ipv6:
+            try:
+                port = self._reactor.listenTCP(self._wanted, self.site, _BACKLOG, "::")
+                return port
+            except CannotListenError as error:
+                if getattr(error.socketError, "errno", None) not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    raise
+        port = self._reactor.listenTCP(self._wanted, self.site, _BACKLOG, self._interface)
+        return port
 
     def _explain(self, error: CannotListenError) -> str:
         where = f"port {self._wanted} of {self._interface or 'all addresses'}"

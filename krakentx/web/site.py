@@ -17,6 +17,7 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
@@ -77,6 +78,13 @@ class KrakenRequest(Request):
             self.begin(command, path, version)
         elif self._finish_later:
             super().finish()
+
+    def getClientAddress(self) -> Any:
+        """Where the request comes from; an IPv4 address that came through a socket of both families is one again."""
+        address: Any = super().getClientAddress()
+        host = getattr(address, "host", "")
+        mapped = host.removeprefix("::ffff:")
+        return address if mapped == host else IPv4Address("TCP", mapped, address.port)
 
     def getRequestHostname(self) -> bytes:
         """One name for all: Klein binds its routes to it and fails for names that IDNA refuses; ours never differ."""

@@ -80,6 +80,21 @@ def test_nobody_holds_a_free_port(tmp_path: Path) -> None:
 
 
 @ensure
+async def test_no_interface_is_every_one_of_both_families(start: Any, http: Any) -> None:
+    from twisted.internet import reactor
+
+    app = new_app("plain")
+
+    @app.route("/who")
+    def who(request: Any) -> bytes:
+        return reply_text(request, request.getClientAddress().host)
+
+    service = await start(HttpService("any", app.resource(), 0, reactor=reactor))
+    for host, seen in (("127.0.0.1", b"127.0.0.1"), ("[::1]", b"::1")):
+        assert (await http.request("GET", f"http://{host}:{service.port_number}/who")).body == seen
+
+
+@ensure
 async def test_requests_at_work_end_before_the_service_does(waiting: Waiting, dial: Any) -> None:
     service = service_of(waiting.app, drain_s=5.0)
     service.startService()
