@@ -242,11 +242,15 @@ def choices(tree: ast.AST) -> list[str]:
     return problems
 
 
+# The mind of the system that ours is held against in the simulator; nothing of it ever runs in a daemon.
+LIKENESS = Path("sim/reference.py")
+
+
 def test_decisions_are_made_in_the_swarm_alone() -> None:
     wrong = [
         f"{file.relative_to(ROOT)}:{problem}"
         for file in sources()
-        if room_of(file.relative_to(ROOT)) not in ("swarm", "wire")
+        if room_of(file.relative_to(ROOT)) not in ("swarm", "wire") and file.relative_to(ROOT) != LIKENESS
         for problem in made(ast.parse(file.read_text()))
     ]
     assert wrong == []

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from krakentx import __version__
-from krakentx.cli import devcluster
+from krakentx.cli import devcluster, sim
 from krakentx.cli.twistd import run_plain
 
-VERBS = (devcluster,)
+VERBS = (devcluster, sim)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

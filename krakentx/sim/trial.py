@@ -10,10 +10,10 @@ from random import Random
 
 from attrs import Factory, define, field
 
-from krakentx.core.digest import Digest
 from krakentx.core.metainfo import MetaInfo
 from krakentx.sim.faults import Faults
 from krakentx.sim.host import Host
+from krakentx.sim.scenario import some_blob
 from krakentx.sim.world import World
 from krakentx.swarm.config import SwarmConfig
 
@@ -23,12 +23,6 @@ PIECE_LENGTH = 1 << 20
 LIMIT_S = 120.0  # virtual seconds until every honest agent must have finished
 _SETTLE_S = 90.0
 _CONFIG = SwarmConfig(seeder_tti_s=20.0, conn_tti_s=10.0)
-
-
-def some_blob(pieces: int, piece_length: int = PIECE_LENGTH) -> MetaInfo:
-    """Metainfo of a blob that nobody has to have: the model carries no bytes, only whether they are right."""
-    name = Digest.of(f"{pieces} pieces of {piece_length}".encode())
-    return MetaInfo(name, pieces * piece_length, piece_length, tuple(range(pieces)))
 
 
 def some_faults(seed: int) -> tuple[Faults, bool]:
@@ -65,7 +59,7 @@ class Trial:
     seed: int
     trace: bool = False
     log: list[str] = Factory(list)
-    meta: MetaInfo = Factory(lambda: some_blob(PIECES))
+    meta: MetaInfo = Factory(lambda: some_blob(0, PIECES * PIECE_LENGTH, PIECE_LENGTH))
     agents: list[Host] = Factory(list)
     world: World = field(init=False)
     http: bool = field(init=False)

@@ -177,12 +177,12 @@ class World:
         host.finished_at[meta.info_hash] = self.clock.now
         host.add(meta, wanted=False)
 
-    def want(self, host: Host, metas: list[MetaInfo], after_s: float = 0.0) -> None:
-        """Let a host download blobs, some time from now."""
+    def want(self, host: Host, metas: list[MetaInfo], after_s: float = 0.0, metainfo_s: float = 0.0) -> None:
+        """Let a host arrive some time from now and download blobs, whose metainfo it has a little later."""
         host.arrived_at = self.clock.now + after_s
         for meta in metas:
             host.wanted[meta.info_hash] = meta
-            self.clock.at(after_s, self._begin, host, meta)
+            self.clock.at(after_s + metainfo_s, self._begin, host, meta)
         if host.honest:
             self.unfinished[host] = None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 
-from krakentx.sim.trial import some_blob
+from krakentx.sim.scenario import some_blob
 from krakentx.sim.world import Network, World
 from krakentx.swarm.engine import Engine
 
@@ -30,7 +30,7 @@ def main() -> None:
 
     Engine.handle = timed  # type: ignore[method-assign,assignment]  # for the length of this run
     world = World(1, network=Network(rate=300e6))
-    meta = some_blob(716, 4 << 20)
+    meta = some_blob(0, 716 * (4 << 20), 4 << 20)
     origin = world.add_host("origin", origin=True)
     world.seed_blob(origin, meta)
     agents = [world.add_host(f"agent{number}", fallback=False) for number in range(60)]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import pytest
 
 from krakentx.core.metainfo import MetaInfo
+from krakentx.sim import scenario
 from krakentx.sim.faults import Faults
 from krakentx.sim.host import Host
-from krakentx.sim.trial import some_blob
 from krakentx.sim.world import Network, World
 from krakentx.swarm.config import ConnStateConfig, SwarmConfig
 
 MIB = 1 << 20
+
+
+def some_blob(pieces: int, piece_length: int = MIB) -> MetaInfo:
+    return scenario.some_blob(0, pieces * piece_length, piece_length)
 
 
 def swarm(world: World, meta: MetaInfo, agents: int, *, within_s: float, fallback: bool = False) -> list[Host]:
