@@ -17,12 +17,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from krakentx.core.digest import Digest
-from krakentx.core.errors import Busy, Corrupt, InvalidInput, KrakenError, NotFound, Pending, TooLarge
+from krakentx.core.errors import Busy, Corrupt, InvalidInput, KrakenError, NotFound, Pending, TooLarge, Unavailable
+from krakentx.core.metainfo import MetaInfo
 from krakentx.origin.config import RefreshConfig
 from krakentx.storage.interfaces import IBlobStore, IUploadStore
 from krakentx.storage.threads import Shared
 
 _MOMENT_S = 0.25
+_TRIES = 3
 _MAX_ERRORS = 10_000
 
 
@@ -156,21 +158,30 @@ class Refresher:
         if limit and size > limit:
             raise TooLarge(f"blob {digest}", limit)
         began = self._clock.seconds()
-        upload = await self._uploads.create()
-        try:
-            await backend.download(namespace, digest.hex, upload.write)
-            meta = await upload.finish(digest)
-        except InvalidInput as error:
-            raise Corrupt(digest, error.message) from error
-        except BaseException:
-            await upload.abort()
-            raise
+        meta = await self._download(backend, namespace, digest)
         self.log.info(
             "{digest} came from the backend: {size_bytes} bytes in {elapsed_s:.3f} s",
             digest=str(digest),
             size_bytes=meta.length,
             elapsed_s=self._clock.seconds() - began,
         )
+
+    async def _download(self, backend: IBlobBackend, namespace: str, digest: Digest) -> MetaInfo:
+        """One that breaks off is tried again, for the sake of all who wait; one that never began is not."""
+        for left in reversed(range(_TRIES)):
+            upload = await self._uploads.create()
+            try:
+                await backend.download(namespace, digest.hex, upload.write)
+                return await upload.finish(digest)
+            except InvalidInput as error:
+                raise Corrupt(digest, error.message) from error
+            except BaseException as error:
+                await upload.abort()
+                if not (isinstance(error, Unavailable) and upload.offset and left):
+                    raise
+                broke_off = {"digest": str(digest), "offset": upload.offset, "error": str(error)}
+                self.log.warn("{digest} broke off after {offset} bytes, once more: {error}", **broke_off)
+        raise AssertionError("the last try returns or raises")
 
     def _remember(self, digest: Digest, error: KrakenError) -> None:
         if digest not in self._sent_away:
