@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from attrs import Factory, frozen
 
@@ -98,6 +99,9 @@ class AgentConfig:
     """Networks that may use the registry; without this key everyone may."""
     admin_cidrs: tuple[str, ...] = LOOPBACK
     """Networks that may change the agent's state: delete blobs, change settings of the scheduler."""
+    outage_status: Literal[503, 404] = 503
+    """What a pull is answered while the herd is down. 404 is a lie that old clients need: they ask their next mirror
+    only after it."""
     tag_timeout_s: float = duration("5s", key="tag_timeout")
     """For one question to one build-index."""
     metainfo_patience_s: float = duration("1s", key="metainfo_patience")

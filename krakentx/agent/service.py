@@ -119,7 +119,7 @@ def build(
     metrics.registry.register(SwarmCollector("agent", scheduler))
 
     blobs = Blobs(scheduler, cache, partials, metainfo, reactor, config.stat_timeout_s)
-    app = registry_app(blobs=blobs, tags=tags, push=None)
+    app = registry_app(blobs=blobs, tags=tags, push=None, outage_is_absence=config.outage_status == 404)
     counted = HttpMetrics(metrics)
     service.registry = HttpService(
         "agent registry",

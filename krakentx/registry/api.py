@@ -7,6 +7,7 @@ from typing import Any
 
 from klein import Klein
 
+from krakentx.core.errors import Busy, Unavailable
 from krakentx.core.imagename import check_repository
 from krakentx.registry.blobs import BlobRoutes
 from krakentx.registry.interfaces import IBlobs, IPush, ITags
@@ -24,7 +25,18 @@ PUSH_HERE = "this agent only serves pulls; push to the proxy (port 15000 by defa
 Route = Callable[[Any, str, str], Awaitable[bytes | None]]
 
 
-def registry_app(*, blobs: IBlobs, tags: ITags, push: IPush | None, refusal: str = PUSH_HERE) -> Klein:
+# What an outage is told as where clients know no other word for "ask the next one".
+_ABSENT: dict[Kind, str] = {
+    "manifest": "MANIFEST_UNKNOWN",
+    "blob": "BLOB_UNKNOWN",
+    "tags": "NAME_UNKNOWN",
+    "referrers": "MANIFEST_UNKNOWN",
+}
+
+
+def registry_app(
+    *, blobs: IBlobs, tags: ITags, push: IPush | None, refusal: str = PUSH_HERE, outage_is_absence: bool = False
+) -> Klein:
     """The registry as a Klein app.
 
     The query key `ns`, by which containerd tells a mirror the host of the name, is ignored: names are looked up as they
@@ -33,6 +45,8 @@ def registry_app(*, blobs: IBlobs, tags: ITags, push: IPush | None, refusal: str
     Args:
         push: None for a registry that only serves pulls.
         refusal: what a push is told there.
+        outage_is_absence: answer 404 instead of 503 when a part is down, for clients that ask their next mirror only
+            then.
     """
     app = new_app("registry")
     routes = _routes(blobs, tags, push)
@@ -63,7 +77,12 @@ def registry_app(*, blobs: IBlobs, tags: ITags, push: IPush | None, refusal: str
             refused = push is None and method in ALLOWED[target.kind]
             message = refusal if refused else f"{method} is not supported here"
             raise HttpError(405, message, "UNSUPPORTED", {"Allow": ", ".join(allowed)})
-        return await route(request, check_repository(target.repo), target.name)
+        try:
+            return await route(request, check_repository(target.repo), target.name)
+        except (Unavailable, Busy) as error:
+            if outage_is_absence and target.kind in _ABSENT:
+                raise HttpError(404, f"not to be had now: {error}", _ABSENT[target.kind]) from error
+            raise
 
     return app
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.tools import Containerd, Cutter, Docker, Images, Podman, layers_of, program, run, skopeo_push
-from tests.cluster import Cluster
+from tests.cluster import Agent, Cluster
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,24 @@ def test_containerd_goes_on_when_the_first_agent_is_stopped(agent_pair: Cluster,
     agent_pair.agents[0].stop()
     containerd("images", "pull", "--hosts-dir", hosts, "docker.io/company/app:v1")
     containerd("images", "rm", "--sync", "docker.io/company/app:v1")
+
+
+@pytest.mark.usefixtures("library")
+def test_s23_containerd_goes_on_from_an_agent_whose_herd_is_down(
+    cluster: Cluster, containerd: Containerd, tmp_path: Path
+) -> None:
+    down = [f"--{part}=127.0.0.1:1" for part in ("tracker", "build-index", "fallback")]
+    lonely = Agent.make(tmp_path / "lonely", cluster.herd, *down)
+    lonely.checks = [(lonely.port, "/v2/")]
+    lonely.start()
+    try:
+        hosts = containerd.hosts("docker.io", f"http://{lonely.registry}", f"http://{cluster.agents[1].registry}")
+        began = time.monotonic()
+        containerd("images", "pull", "--hosts-dir", hosts, "docker.io/company/app:v1")
+        assert time.monotonic() - began < 5
+    finally:
+        lonely.stop()
+        containerd("images", "rm", "--sync", "docker.io/company/app:v1")
 
 
 @pytest.mark.usefixtures("library")

@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 
 from krakentx.core.digest import Digest
 from krakentx.core.errors import Corrupt, Unavailable
+from krakentx.registry.api import registry_app
 from krakentx.registry.interfaces import IBlobs, IPush, ITags
 from krakentx.registry.media import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from krakentx.storage.interfaces import IBlobReader, IUpload
@@ -185,6 +186,25 @@ async def test_a_part_that_is_down_is_503_and_never_404(registry: Any, memory: A
         assert method == "HEAD" or code_of(answer) == "UNAVAILABLE"
     memory.down = False
     assert (await registry("GET", f"/v2/a/blobs/{digest}")).status == 404
+
+
+@ensure
+async def test_s23_an_outage_may_be_told_as_absence_to_clients_that_go_on_only_then(
+    memory: Any, tags_of: Any, serve: Any, client_of: Any
+) -> None:
+    app = registry_app(blobs=memory, tags=tags_of(memory), push=None, outage_is_absence=True)
+    agent = client_of(f"http://127.0.0.1:{serve(app.resource()).port_number}")
+    memory.down = True
+    for path, code in (
+        ("/v2/a/manifests/latest", "MANIFEST_UNKNOWN"),
+        (f"/v2/a/manifests/{Digest.of(INDEX)}", "MANIFEST_UNKNOWN"),
+        (f"/v2/a/blobs/{Digest.of(INDEX)}", "BLOB_UNKNOWN"),
+        ("/v2/a/tags/list", "NAME_UNKNOWN"),
+    ):
+        answer = await agent("GET", path)
+        assert (answer.status, code_of(answer)) == (404, code)
+        assert "unavailable" in answer.json()["errors"][0]["message"], "the words tell the truth"
+        assert (await agent("HEAD", path)).status == 404
 
 
 # -- manifests
