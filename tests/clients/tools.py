@@ -153,13 +153,18 @@ class Docker:
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, mirrors: Sequence[str] = ()) -> Iterator[Docker]:
-        """Start, wait until it answers, and stop at the end."""
+    def start(cls, mirrors: Sequence[str] = (), **settings: object) -> Iterator[Docker]:
+        """Start, wait until it answers, and stop at the end.
+
+        Args:
+            settings: more of daemon.json, with `_` for `-`.
+        """
         need_root("dockerd")
         dockerd = program("dockerd")
         program("docker")
         with short_folder() as folder:
-            (folder / "daemon.json").write_text(json.dumps({"registry-mirrors": list(mirrors)}))
+            config = {name.replace("_", "-"): value for name, value in settings.items()}
+            (folder / "daemon.json").write_text(json.dumps({"registry-mirrors": list(mirrors), **config}))
             docker = cls(folder, mirrors)
             argv = [
                 *(dockerd, "--config-file", folder / "daemon.json", "--data-root", folder / "data"),
