@@ -71,12 +71,19 @@ class Running:
         return time.monotonic() - began
 
 
+def hear_sigint() -> None:
+    """A shell lets what it runs in the background ignore Ctrl-C, and that is inherited: undo it, as a terminal would."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def devcluster(data: Path, offset: int) -> Iterator[Running]:
     """Run it, and end it whatever happens."""
     argv = [sys.executable, "-m", "krakentx.cli.main", "devcluster", f"--port-offset={offset}"]
     env = {**os.environ, "KRAKEN_DATA": str(data)}
-    process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_sigint
+    )
     try:
         yield Running(process, offset)
     finally:
