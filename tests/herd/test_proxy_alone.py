@@ -111,3 +111,17 @@ async def test_s02_when_no_origin_takes_it_the_client_reads_why(world) -> None:
     assert error["code"] == "UNAVAILABLE" and "504" in error["message"]
     assert (await ask("HEAD", f"{base}/v2/a/blobs/{Digest.of(data)}")).status in (404, 503)
     assert len(proxy.uploads) == 0 and list((one.folder / "proxy-alone" / "cache").rglob("data")) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_s16_an_upload_that_another_proxy_has_begun_is_plainly_unknown(world) -> None:
+    """With 404 clients begin the layer anew; forwarding it to the proxy that has it is later work."""
+    one = await world()
+    proxy, base = await _proxy(one, f"127.0.0.1:{one.herd_config.origin.port}")
+    begun = await ask("POST", f"{one.proxy}/v2/a/blobs/uploads/", b"")
+    place = begun.header("Location")
+    for method, suffix in (("PATCH", ""), ("PUT", f"?digest={Digest.of(b'x')}"), ("GET", ""), ("DELETE", "")):
+        answer = await ask(method, base + place + suffix, b"x" if method in ("PATCH", "PUT") else None)
+        assert (answer.status, answer.json()["errors"][0]["code"]) == (404, "BLOB_UPLOAD_UNKNOWN")
+    assert (await ask("PATCH", one.proxy + place, b"x")).status == 202
+    assert len(proxy.uploads) == 0

@@ -334,6 +334,22 @@ async def test_image(registry: Any, repo: str, algorithm: str, media_type: str) 
 
 
 @ensure
+async def test_s09_layers_of_any_kind_and_manifests_that_do_not_name_their_own(registry: Any, repo: str) -> None:
+    parts = await push_parts(registry, repo, 2)
+    for tag, kind, media_type in (
+        ("zstd", "application/vnd.oci.image.layer.v1.tar+zstd", OCI_MANIFEST),
+        ("unknown", "application/vnd.example.layer.v9+squash", OCI_MANIFEST),
+        ("untyped", "application/vnd.oci.image.layer.v1.tar", None),
+    ):
+        data = image_of([parts[0], {**parts[1], "mediaType": kind}], media_type)
+        assert (await put_manifest(registry, repo, tag, data, OCI_MANIFEST)).status == 201
+        await assert_pulled(registry, repo, tag, data, OCI_MANIFEST, Digest.of(data))
+    untyped = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
+    assert (await put_manifest(registry, repo, "untyped-index", untyped, OCI_INDEX)).status == 201
+    await assert_pulled(registry, repo, "untyped-index", untyped, OCI_INDEX, Digest.of(untyped))
+
+
+@ensure
 async def test_a_manifest_with_sha512_parts(registry: Any, repo: str) -> None:
     data = image_of(await push_parts(registry, repo, 2, "sha512"))
     digest = Digest.of(data, "sha512")
