@@ -72,7 +72,7 @@ class Running:
 
 
 def hear_sigint() -> None:
-    """A shell lets what it runs in the background ignore Ctrl-C, and that is inherited: undo it, as a terminal would."""
+    """A shell lets what it runs in the background ignore Ctrl-C, and that is inherited: undo it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
