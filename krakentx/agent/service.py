@@ -108,7 +108,6 @@ def build(
         announcer=tracker,
         metainfo=metainfo,
         fallback=fallback if fallback.pool else None,
-        pool=pool,
         port=config.peer_port,
         interface=config.interface,
         stall_s=config.stall_timeout_s,

@@ -157,7 +157,6 @@ def build(
         announcer=None,
         metainfo=None,
         fallback=None,
-        pool=pool,
         port=config.peer_port,
         interface=config.interface,
         absent=_Healer(refresher),

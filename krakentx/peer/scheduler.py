@@ -10,7 +10,6 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 
 from krakentx.core.digest import Digest
 from krakentx.core.errors import KrakenError, NotFound, Unavailable
@@ -62,7 +61,6 @@ class Scheduler(MultiService):
         announcer: the tracker; None = never announce.
         metainfo: where metainfo comes from; None with `partials`.
         fallback: HTTP sources for single pieces; None = peers only.
-        pool: threads, for the storage.
         port: of the peer wire; 0 = any.
         interface: address to listen on; "" = all.
         stall_s: seconds without any progress of its download after which a reader gets an error.
@@ -83,7 +81,6 @@ class Scheduler(MultiService):
         announcer: IAnnouncer | None,
         metainfo: IMetaInfoSource | None,
         fallback: IFallback | None,
-        pool: ThreadPool,
         port: int,
         interface: str = "",
         stall_s: float = 60.0,

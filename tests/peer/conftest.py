@@ -83,7 +83,6 @@ def make_peer(tmp_path: Path, tracker: FakeTracker, pool: ThreadPool) -> Make:
             announcer=None if origin else announcer,
             metainfo=None if origin else tracker,
             fallback=fallback,
-            pool=pool,
             port=port,
             interface=interface,
             **options,
