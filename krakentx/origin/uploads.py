@@ -50,17 +50,20 @@ class Uploads:
     async def patch(self, digest: Digest, uid: str, start: int, end: int, chunks: AsyncIterator[bytes]) -> None:
         """Append bytes [start, end). What is there already is skipped, so a chunk may be sent again.
 
+        An earlier request for the same chunk may still be at work, when its client gave it up and we do not know yet:
+        so what counts is what was accepted, and nothing is awaited between looking and appending.
+
         Raises:
             NotFound: unknown, or of another digest. RangeNotSatisfiable: `start` is past the end.
             InvalidInput: (`size`) fewer bytes came; those that came are kept. OutOfSpace.
         """
         upload = await self._find(digest, uid)
-        if start > upload.offset:
-            raise RangeNotSatisfiable(upload.offset, f"the upload has {upload.offset} bytes; go on from there")
+        if start > upload.accepted:
+            raise RangeNotSatisfiable(upload.accepted, f"the upload has {upload.accepted} bytes; go on from there")
         at = start
         async for data in chunks:
             data = data[: end - at]
-            fresh = data[max(0, upload.offset - at) :]
+            fresh = data[max(0, upload.accepted - at) :]
             at += len(data)
             if fresh:
                 await upload.write(fresh)

@@ -187,6 +187,7 @@ class IUpload(Protocol):
 
     id: str
     offset: int  # bytes received and written
+    accepted: int  # those, and what waits to be written: where the next write goes
 
     async def write(self, data: bytes) -> None:
         """Append. The caller waits for the result before sending more than it wants to hold in memory.

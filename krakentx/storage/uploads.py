@@ -46,6 +46,7 @@ class Upload:
     def __init__(self, upload_id: str, fd: int, offset: int, hasher: Hasher, sums: SumBuilder, owner: UploadStore):
         self.id = upload_id
         self.offset = offset
+        self.accepted = offset
         self.touched_at = owner.threads.now()
         self._fd = fd
         self._hasher = hasher
@@ -73,6 +74,7 @@ class Upload:
         if data:
             part = _Part(data)
             self._waiting.append(part)
+            self.accepted += len(data)
             if not self._draining:
                 self._draining = True
                 Shared(self._drain())
@@ -103,6 +105,7 @@ class Upload:
             # What waits behind was meant for the place after these bytes.
             batch.extend(self._waiting)
             self._waiting.clear()
+            self.accepted = self.offset
         self.touched_at = self._owner.threads.now()
         for part in batch:
             part.written.callback(outcome)  # a Failure starts the error chain

@@ -74,6 +74,11 @@ class MemoryUpload:
     data: bytearray = field(factory=bytearray)
     offset: int = 0
 
+    @property
+    def accepted(self) -> int:
+        """See IUpload."""
+        return self.offset
+
     async def write(self, data: bytes) -> None:
         """See IUpload."""
         if self.owner.gate is not None:
