@@ -521,9 +521,20 @@ async def test_if_none_match(registry: Any, repo: str) -> None:
 
 
 @ensure
-async def test_the_host_key_of_containerd_is_ignored(registry: Any, repo: str) -> None:
+async def test_s24_the_host_key_of_containerd_is_taken_and_ignored(registry: Any, repo: str) -> None:
     data = index_of([])
     await put_manifest(registry, repo, "t", data, OCI_INDEX)
-    for ns in ("docker.io", "some.example.org%3A5000", "UPPER", ""):
-        assert (await registry("GET", f"/v2/{repo}/manifests/t?ns={ns}")).status == 200
-        assert (await registry("GET", f"/v2/{repo}/blobs/{Digest.of(data)}?ns={ns}")).body == data
+    for ns in ("docker.io", "some.example.org%3A5000", "127.0.0.1%3A1", "UPPER", "..", ""):
+        for method, path, status in (
+            ("GET", f"{repo}/manifests/t", 200),
+            ("HEAD", f"{repo}/manifests/t", 200),
+            ("GET", f"{repo}/blobs/{Digest.of(data)}", 200),
+            ("GET", f"{repo}/tags/list", 200),
+            ("GET", "_catalog", 200),
+            ("GET", f"{repo}/manifests/none", 404),
+            ("POST", f"{repo}/blobs/uploads/", 202),
+        ):
+            answer = await registry(method, f"/v2/{path}?ns={ns}", b"" if method == "POST" else None)
+            assert answer.status == status, (method, path, ns)
+            if status == 202:
+                assert (await registry("DELETE", registry.location(answer))).status == 204
