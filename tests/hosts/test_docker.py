@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 MIB = 1 << 20
 RATE = "100mbit"
+SIZE = 24 * MIB
 PULLERS = 3
 ATTEMPTS = 2
 
@@ -104,11 +105,11 @@ def test_docker_finishes_when_its_agent_dies_in_the_middle(site: Site, tmp_path:
     program("skopeo")
     agents = site.agents[:PULLERS]
     name = "library/kraken-hosts:v1"
-    wanted = push_image(site, tmp_path, name, 40 * MIB, 1)
+    wanted = push_image(site, tmp_path, name, SIZE, 1)
     for host in site.hosts:
         host.limit(RATE)
     with dockers(site, agents) as daemons, concurrent.futures.ThreadPoolExecutor(PULLERS) as pool:
-        killers = [kill_at_work(agents[0], 15 * MIB, again=False), kill_at_work(agents[1], 15 * MIB, again=True)]
+        killers = [kill_at_work(agents[0], SIZE // 3, again=False), kill_at_work(agents[1], SIZE // 3, again=True)]
         took = list(pool.map(lambda docker: timed_pull(docker, name), daemons))
         for killer in killers:
             killer.join(10)

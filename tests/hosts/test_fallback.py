@@ -32,7 +32,7 @@ def limit(site: Site, rate: str) -> None:
 
 
 def test_dropped_ports_cost_less_than_twice_the_time(site: Site, pushed: Push, tell: Tell) -> None:
-    blob = pushed(48 * MIB)
+    blob = pushed(40 * MIB)
     limit(site, "100mbit")
     host = site.pullers[0]
     direct = Pull(host, blob_path(blob), address=site.hosts.herd.ip, port=PROXY).right(blob)
@@ -83,7 +83,7 @@ def test_an_announced_address_that_leads_nowhere(site: Site, pushed: Push, tell:
 
 def test_all_peers_fall_silent_in_the_middle(site: Site, pushed: Push, tell: Tell) -> None:
     """S30: connections stay open, nothing comes, everything asked for is lost at once."""
-    blob = pushed(48 * MIB)
+    blob = pushed(32 * MIB)
     limit(site, "100mbit")
     host = site.pullers[2]
     running = pull(host, blob)
