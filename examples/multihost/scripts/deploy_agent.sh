@@ -29,8 +29,6 @@ elif ! net mine "$AGENT_HOST_IP"; then
 fi
 ensure_user
 ensure_folders "$KRAKEN_CACHE" "$KRAKEN_CACHE/agent" "$KRAKEN_LOGS" "$KRAKEN_LOGS/kraken-agent" "$KRAKEN_RUN"
-as_kraken "$TWISTD" --version >/dev/null 2>&1 ||
-    die "the user kraken cannot run $TWISTD (is it below a home folder?); put a wheel beside $here/README.md instead"
 
 if with_systemd; then
     start_unit agent HERD_HOST_IP="$HERD_HOST_IP" AGENT_HOST_IP="$AGENT_HOST_IP" BIND_ADDRESS="$BIND_ADDRESS" \
@@ -42,7 +40,7 @@ fi
 case $BIND_ADDRESS in 0.0.0.0 | ::) local=127.0.0.1 ;; *) local=$(bracketed "$BIND_ADDRESS") ;; esac
 net wait 60 "http://$local:16002/health" "http://$local:16000/v2/" ||
     die "the agent does not answer; its log is $KRAKEN_LOGS/kraken-agent/stdout.log"
-net wait 10 "http://$HERD_HOST_IP:15003/health" "http://$HERD_HOST_IP:15004/health" ||
+net wait 3 "http://$HERD_HOST_IP:15003/health" "http://$HERD_HOST_IP:15004/health" ||
     warn "the herd does not answer from here: is it deployed, and are its ports 15000 to 15005 open to this host?" \
         "The agent keeps trying"
 say "the agent is ready; data in $KRAKEN_CACHE/agent, log in $KRAKEN_LOGS/kraken-agent/stdout.log"

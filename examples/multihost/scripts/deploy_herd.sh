@@ -30,8 +30,6 @@ else
 fi
 ensure_user
 ensure_folders "$KRAKEN_CACHE" "$KRAKEN_LOGS" "$KRAKEN_LOGS/kraken-herd" "$KRAKEN_RUN"
-as_kraken "$TWISTD" --version >/dev/null 2>&1 ||
-    die "the user kraken cannot run $TWISTD (is it below a home folder?); put a wheel beside $here/README.md instead"
 
 if with_systemd; then
     start_unit herd HERD_HOST_IP="$HERD_HOST_IP" BIND_ADDRESS="$BIND_ADDRESS" REDIS_SPAWN="$REDIS_SPAWN" \

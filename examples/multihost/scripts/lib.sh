@@ -15,30 +15,36 @@ net() { "$PYTHON" "$here/scripts/net.py" "$@"; }
 
 # -- the package -----------------------------------------------------------------------------------------------------
 
-has_package() { [ -x "$(command -v "$1")" ] && "$1" -I -c 'import krakentx.cli.twistd' >/dev/null 2>&1; }
+# Prints the twistd and the version of the package that a python has; fails when it has none.
+package_of() {
+    "$1" -I -c '
+import importlib.util, os, sys
+import krakentx
+twistd = os.path.join(os.path.dirname(sys.executable), "twistd")
+if importlib.util.find_spec("twisted") is None or not os.access(twistd, os.X_OK):
+    sys.exit(1)
+print(twistd, krakentx.__version__)' 2>/dev/null
+}
 
 # Sets PYTHON, which has the package, and TWISTD. A wheel beside the README goes into /opt/kraken, whose programs the
-# systemd units find by themselves.
+# systemd units find by themselves. The last place is for this folder within a clone, after `make test`.
 find_package() {
     set -- "$here"/krakentx-*.whl
-    if [ -n "${KRAKEN_PYTHON:-}" ]; then
-        PYTHON=$KRAKEN_PYTHON
-    elif [ -f "$1" ]; then
+    if [ -f "$1" ]; then
         for wheel in "$@"; do :; done
         install_wheel "$wheel"
-        PYTHON=$KRAKEN_VENV/bin/python
-    elif has_package "$KRAKEN_VENV/bin/python"; then
-        PYTHON=$KRAKEN_VENV/bin/python
-    elif has_package python3; then
-        PYTHON=$(command -v python3)
-    else
-        PYTHON=$here/../../.venv/bin/python # this folder within a clone of the repository, after `make test`
     fi
-    has_package "$PYTHON" || die "krakentx is not installed here. Put its wheel (krakentx-VERSION-py3-none-any.whl) beside" \
-        "$here/README.md, or set KRAKEN_PYTHON to the python of an environment that has it"
-    TWISTD=$("$PYTHON" -I -c 'import sys, os; print(os.path.join(os.path.dirname(sys.executable), "twistd"))')
-    [ -x "$TWISTD" ] || die "there is no twistd beside $PYTHON; reinstall krakentx there"
-    say "using $TWISTD with krakentx $("$PYTHON" -I -c 'import krakentx; print(krakentx.__version__)')"
+    for PYTHON in ${KRAKEN_PYTHON:+"$KRAKEN_PYTHON"} "$KRAKEN_VENV/bin/python" python3 "$here/../../.venv/bin/python"; do
+        if package=$(package_of "$PYTHON"); then
+            PYTHON=$(command -v "$PYTHON")
+            TWISTD=${package% *}
+            say "using $TWISTD with krakentx ${package##* }"
+            return
+        fi
+        [ -z "${KRAKEN_PYTHON:-}" ] || die "KRAKEN_PYTHON=$KRAKEN_PYTHON has no krakentx, or no twistd beside it"
+    done
+    die "krakentx is not installed here. Put its wheel (krakentx-VERSION-py3-none-any.whl) beside $here/README.md, or" \
+        "set KRAKEN_PYTHON to the python of an environment that has it"
 }
 
 # The same wheel is not installed twice.
@@ -149,11 +155,14 @@ start_unit() { # COMPONENT NAME=VALUE...
         for pair in "$@"; do echo "$pair"; done
         echo "PATH=$(dirname "$TWISTD"):/usr/local/bin:/usr/bin:/bin"
     } >"/etc/kraken/$component.env"
-    chmod -R u=rwX,go=rX /etc/kraken
+    # Only what was written here: other files of /etc/kraken may hold secrets.
+    chmod -R u=rwX,go=rX /etc/kraken/config "/etc/kraken/$component.env"
     cp "$(units)/kraken-$component.service" /etc/systemd/system/
     systemctl daemon-reload
     systemctl enable --quiet "kraken-$component.service"
-    systemctl restart "kraken-$component.service" || die "the unit did not start: journalctl -u kraken-$component"
+    systemctl restart "kraken-$component.service" ||
+        die "the unit did not start: see journalctl -u kraken-$component, and the end of" \
+            "$KRAKEN_LOGS/kraken-$component/stdout.log"
     say "kraken-$component.service is enabled and runs; systemctl status kraken-$component tells more"
 }
 
@@ -173,8 +182,14 @@ start_process() { # COMPONENT OPTION...
     umask 027
     as_kraken "$TWISTD" --pidfile="$(pidfile "$component")" --rundir="$KRAKEN_RUN" --umask=0027 \
         --logfile="$KRAKEN_LOGS/kraken-$component/stdout.log" "kraken-$component" "$@" ||
-        die "kraken-$component did not start; the line above says why"
+        explain "$component"
     say "systemd is not at work here, so twistd runs in the background; its pid is in $(pidfile "$component")"
+}
+
+explain() { # COMPONENT
+    as_kraken "$TWISTD" --version >/dev/null 2>&1 ||
+        die "the user kraken cannot run $TWISTD (is it below a home folder?); put a wheel beside $here/README.md instead"
+    die "kraken-$1 did not start; the line above says why"
 }
 
 stop_process() { # COMPONENT

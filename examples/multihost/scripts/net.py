@@ -25,6 +25,9 @@ _SOMEWHERE = ("192.0.2.1", 9)  # set aside for documentation; nothing is sent th
 
 
 def resolve(name: str) -> int:
+    if name == "localhost":  # so by definition, whatever /etc/hosts says
+        print("127.0.0.1")
+        return 0
     try:
         found = [info[4][0] for info in socket.getaddrinfo(name.strip("[]"), None, type=socket.SOCK_STREAM)]
     except OSError as error:

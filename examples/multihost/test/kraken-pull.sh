@@ -35,7 +35,10 @@ parse() {
             ;;
     esac
     case $name in
-        *:*) tag=${name#*:} name=${name%%:*} ;;
+        *:*)
+            tag=${name#*:} name=${name%%:*}
+            [ -n "$tag" ] || wrong "there is no tag after the colon"
+            ;;
     esac
     case $host in
         '' | docker.io | index.docker.io)
