@@ -29,7 +29,16 @@ class OriginTimeouts:
     quick_s: float = 5.0
     stat_s: float = 15.0
     stall_s: float = 30.0
-    commit_s: float = 900.0
+    commit_s: float = 30.0
+    """For the end of an upload, and a second more for each `commit_bytes_per_s`: the bytes are synced to the disk, and
+    origins of the reference copy them to others before they answer."""
+    commit_bytes_per_s: float = 16 << 20
+    whole_s: float = 900.0
+    """For what touches all of a blob whose size is not known here."""
+
+    def commit_of(self, size_bytes: int) -> float:
+        """Seconds for the end of such an upload."""
+        return self.commit_s + size_bytes / self.commit_bytes_per_s
 
 
 def escape(namespace: str) -> str:
@@ -108,7 +117,7 @@ class OriginClient:
             NotFound: it has no such blob. Pending: it fetches it from the backend first.
         """
         path = f"/namespace/{escape(namespace)}/blobs/{digest}/remote/{quote(remote, safe='')}"
-        response = await self._request("POST", path, ok=(200, 202, 404), timeout_s=self.timeouts.commit_s)
+        response = await self._request("POST", path, ok=(200, 202, 404), timeout_s=self.timeouts.whole_s)
         self._raise_for(response.status, digest)
 
     async def delete(self, digest: Digest) -> None:
@@ -120,7 +129,7 @@ class OriginClient:
     async def set_piece_length(self, digest: Digest, piece_length: int) -> None:
         """Have the metainfo made anew."""
         path = f"/internal/blobs/{digest}/metainfo?piece_length={piece_length}"
-        await self._request("POST", path, timeout_s=self.timeouts.commit_s)
+        await self._request("POST", path, timeout_s=self.timeouts.whole_s)
 
     async def download(self, namespace: str, digest: Digest, start: int, stop: int | None, receive: Receive) -> None:
         """Hand on bytes [start, stop) in order; `stop` None means to the end.
@@ -161,11 +170,11 @@ class OriginClient:
             for start in range(0, size_bytes, CHUNK_BYTES):
                 await self._send(f"{base}/{uid}", source, start, min(start + CHUNK_BYTES, size_bytes))
             if write_back_delay_s is None:
-                await self._step("PUT", f"{base}/{uid}", timeout_s=self.timeouts.commit_s)
+                await self._step("PUT", f"{base}/{uid}", timeout_s=self.timeouts.commit_of(size_bytes))
             else:
                 path = f"/internal/duplicate/namespace/{escape(namespace)}/blobs/{digest}/uploads/{uid}"
                 body = json.dumps({"Delay": int(write_back_delay_s * _NS)}).encode()
-                await self._step("PUT", path, timeout_s=self.timeouts.commit_s, body=body)
+                await self._step("PUT", path, timeout_s=self.timeouts.commit_of(size_bytes), body=body)
         except Conflict:
             return
 

@@ -10,15 +10,18 @@ import pytest
 import pytest_twisted
 from klein import Klein
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from krakentx.clients.agent import AgentClient
 from krakentx.clients.buildindex import BuildIndexClient
+from krakentx.clients.cluster import OriginCluster
 from krakentx.clients.config import HostsConfig
 from krakentx.clients.fallback import HttpFallback
 from krakentx.clients.hosts import HostPool
 from krakentx.clients.memo import Memo
 from krakentx.clients.metainfo import MetaInfoSources
+from krakentx.clients.origin import OriginTimeouts
 from krakentx.clients.tracker import TrackerClient
 from krakentx.core.digest import Digest
 from krakentx.core.errors import NotFound, Unavailable
@@ -252,3 +255,47 @@ async def test_a_memo_asks_once_and_forgets(clock) -> None:
     for key in ("c", "d"):
         await memo.get(key, lambda key=key: load(key))
     assert await memo.get("a", lambda: load("a")) == 6  # it had to make room
+
+
+class Uploads:
+    """An origin that takes uploads; one that hangs never answers the last request of them."""
+
+    def __init__(self, hangs: bool) -> None:
+        self.app: Klein = new_app("plain")
+        self.owners: list[str] = []
+        self.taken = b""
+        base = "/namespace/<path:repo>/blobs/<digest>/uploads"
+
+        @self.app.route("/blobs/<digest>/locations")
+        def locations(request: Any, digest: str) -> bytes:
+            return reply(request, 200, headers={"Origin-Locations": ",".join(self.owners)})
+
+        @self.app.route(base, methods=["POST"])
+        def begin(request: Any, repo: str, digest: str) -> bytes:
+            return reply(request, 200, headers={"Location": "1"})
+
+        @self.app.route(f"{base}/1", methods=["PATCH"])
+        async def patch(request: Any, repo: str, digest: str) -> bytes:
+            self.taken += await read_body(request, 1 << 20)
+            return reply(request, 200)
+
+        @self.app.route(f"{base}/1", methods=["PUT"])
+        async def commit(request: Any, repo: str, digest: str) -> bytes:
+            if hangs:
+                await Deferred()
+            return reply(request, 200)
+
+
+@pytest_twisted.ensureDeferred
+async def test_s02_an_origin_that_hangs_at_the_end_of_an_upload_is_left_for_the_next(http, serve, tmp_path) -> None:
+    hanging, good = Uploads(True), Uploads(False)
+    hosts = [await serve(hanging), await serve(good)]
+    hanging.owners = good.owners = hosts
+    source = tmp_path / "blob"
+    source.write_bytes(DATA)
+    timeouts = OriginTimeouts(commit_s=0.2, commit_bytes_per_s=len(DATA) * 10)
+    cluster = OriginCluster(http, pool(*hosts), reactor, timeouts)
+    began = reactor.seconds()
+    assert await cluster.upload("a", DIGEST, source, len(DATA)) == hosts[1]
+    assert 0.3 <= reactor.seconds() - began < 2
+    assert good.taken == hanging.taken == DATA
