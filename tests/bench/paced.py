@@ -55,15 +55,21 @@ def run(address: tuple[str, int], requests: Sequence[bytes], interval_s: float, 
             sock = socket.create_connection(address, timeout=_ANSWER_S)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connections.append(_Connection(number, sock, 0.0))
-        return _ask(connections, requests, interval_s, seconds)
+        with select.epoll() as epoll:
+            return _ask(epoll, connections, requests, interval_s, seconds)
     finally:
         for connection in connections:
             connection.sock.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def _ask(connections: list[_Connection], requests: Sequence[bytes], interval_s: float, seconds: float) -> Kept:
-    epoll = select.epoll()
+def _ask(
+    epoll: select.epoll,
+    connections: list[_Connection],
+    requests: Sequence[bytes],
+    interval_s: float,
+    seconds: float,
+) -> Kept:
     by_fd = {connection.sock.fileno(): connection for connection in connections}
     began = time.monotonic()
     for connection in connections:

@@ -81,8 +81,8 @@ def test_an_announced_address_that_leads_nowhere(site: Site, pushed: Push, tell:
     assert pulled.first_byte_s < FIRST_BYTE_S
 
 
-def test_all_peers_fall_silent_in_the_middle(site: Site, pushed: Push, tell: Tell) -> None:
-    """S30: connections stay open, nothing comes, everything asked for is lost at once."""
+def test_s30_all_peers_fall_silent_in_the_middle(site: Site, pushed: Push, tell: Tell) -> None:
+    """Connections stay open, nothing comes, everything asked for is lost at once."""
     blob = pushed(32 * MIB)
     limit(site, "100mbit")
     host = site.pullers[2]
