@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import os
 import random
 import signal
 import threading
@@ -223,7 +224,9 @@ def test_sigterm_ends_all_within_five_seconds_whatever_is_under_way(launcher: La
     pushing.endheaders(b"the beginning of a layer")
     began = time.monotonic()
     for daemon in (agent, herd):
-        daemon.kill(signal.SIGTERM)
+        os.kill(daemon.pid, signal.SIGTERM)
+    for daemon in (agent, herd):
+        daemon.kill(0)  # which waits for its end
     assert time.monotonic() - began < 5
     with pytest.raises(BROKEN):
         answer.read()
