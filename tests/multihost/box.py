@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -145,13 +146,14 @@ class Box:
     def _stop(self) -> None:
         if self._holder is not None:
             space = os.readlink(f"/proc/{self._holder.pid}/ns/mnt")
-            for sign in (signal.SIGTERM, signal.SIGKILL):
-                pids = [pid for pid in _processes(space) if sign == signal.SIGKILL or pid != self._holder.pid]
-                for pid in pids:
+            for sign, patience_s in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 1.0)):
+                deadline = time.monotonic() + patience_s
+                for pid in _processes(space) - {self._holder.pid}:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, sign)
-                if sign == signal.SIGTERM and pids:
-                    _wait_ended(pids)
+                while _processes(space) - {self._holder.pid} and time.monotonic() < deadline:
+                    time.sleep(0.05)
+            self._holder.kill()
             self._holder.wait(10)
             if self._holder.stdout is not None:
                 self._holder.stdout.close()
@@ -201,18 +203,12 @@ class Box:
         return (self.root / f"var/log/kraken/kraken-{component}/stdout.log").read_text()
 
 
-def _processes(mount_space: str) -> list[int]:
-    found = []
+def _processes(mount_space: str) -> set[int]:
+    """Those that live in this mount namespace; one that has ended and was not waited for has none any more."""
+    found = set()
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
             with contextlib.suppress(OSError):
                 if os.readlink(folder / "ns/mnt") == mount_space:
-                    found.append(int(folder.name))
+                    found.add(int(folder.name))
     return found
-
-
-def _wait_ended(pids: list[int]) -> None:
-    for _ in range(50):
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
-            return
-        signal.sigtimedwait([], 0.1)

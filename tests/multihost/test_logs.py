@@ -113,7 +113,6 @@ def test_json_on_request(site: Site) -> None:
     [manifest, *_] = site.push("logs/json:v1")
     site.pull(site.agent, "logs/json:v1", manifest)
     wait_for("the last blob", lambda: site.agent.log("agent")[before:].count("Torrent complete") == 3)
-    site.deploy_agent(site.agent)
     lines = [line for line in site.agent.log("agent")[before:].splitlines() if line.startswith("{")]
     events = [json.loads(line) for line in lines]
     assert {event["component"] for event in events} == {"agent"}

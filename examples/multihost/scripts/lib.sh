@@ -168,10 +168,12 @@ start_unit() { # COMPONENT NAME=VALUE...
 
 pidfile() { echo "$KRAKEN_RUN/kraken-$1.pid"; }
 
+# Whether a pid is that component. One that has ended and was not waited for has an empty command line.
+is_component() { tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -q "kraken-$2"; } # PID COMPONENT
+
 # Prints the pid of a running component. A pid file may outlive its process, and its number be another's by now.
 pid_of() {
-    pid=$(cat "$(pidfile "$1")" 2>/dev/null) || return 1
-    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q "kraken-$1" && echo "$pid"
+    pid=$(cat "$(pidfile "$1")" 2>/dev/null) && is_component "$pid" "$1" && echo "$pid"
 }
 
 start_process() { # COMPONENT OPTION...
@@ -196,11 +198,13 @@ stop_process() { # COMPONENT
     pid=$(pid_of "$1") || return 0
     kill "$pid"
     tries=0
-    while [ -d "/proc/$pid" ]; do
+    while is_component "$pid" "$1"; do
         tries=$((tries + 1))
         if [ $tries -eq 150 ]; then
             warn "kraken-$1 ($pid) does not end; killing it"
             kill -9 "$pid"
+        elif [ $tries -eq 200 ]; then
+            die "kraken-$1 ($pid) does not end"
         fi
         sleep 0.1
     done
