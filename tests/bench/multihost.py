@@ -183,7 +183,10 @@ def tracker(site: Site) -> Rows:
     with source.inside():
         kept = paced.run((site.herd.ip, TRACKER), requests, interval_s, site.seconds)
     site.details.update(
-        tracker_2000_answers=kept.answers, tracker_2000_p50_ms=kept.p50_ms, tracker_2000_max_ms=kept.max_ms
+        tracker_2000_answers=kept.answers,
+        tracker_2000_late=kept.late,
+        tracker_2000_p50_ms=kept.p50_ms,
+        tracker_2000_max_ms=kept.max_ms,
     )
     return {"tracker_2000_errors": kept.errors, "tracker_2000_p99_ms": kept.p99_ms}
 
