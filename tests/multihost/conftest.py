@@ -101,5 +101,4 @@ def site(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Iterator[Sit
             box.bring()
             shutil.copytree(herd.root / "opt/kraken", box.root / "opt/kraken", symlinks=True)
         site.said["deploy_agent.sh"] = site.deploy_agent(agent)
-        site.deploy_agent(other)
         yield site

@@ -48,7 +48,7 @@ def dockerd(site: Site, settings: str) -> Iterator[dict[str, str]]:
                 )
                 yield env
         finally:
-            subprocess.run(["umount", "-q", str(folder / "exec/netns/default")], check=False)
+            subprocess.run(["umount", "-q", str(folder / "exec/netns/default")], check=False, capture_output=True)
 
 
 def shell(text: str, env: dict[str, str], cwd: Path | None = None, ok: bool = True) -> str:
