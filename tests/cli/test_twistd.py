@@ -56,6 +56,7 @@ def makeService(options):
         log = Logger(namespace="krakentx.tracker.logic")
         log.info("toy has {word} {more}", word=config.word, more=config.more)
         log.info("two\\nlines")
+        reactor.callLater(0, log.info, "toy runs")  # from here on its handlers of signals are in place
         if config.word == "late":
             return TCPServer(options.taken, Factory.forProtocol(Protocol))
         return TCPServer(config.port, Factory.forProtocol(Protocol), interface=config.interface)
@@ -221,7 +222,7 @@ def test_a_pid_file_that_is_asked_for_is_written(toy: Toy) -> None:
     argv = [*toy.argv("--data-dir", "d")]
     argv.insert(argv.index("kraken-toy"), "--pidfile=twistd.pid")
     process = subprocess.Popen(argv, cwd=toy.folder, env=toy.env(), stdout=subprocess.PIPE, text=True)
-    output_of(process, "two")
+    output_of(process, "toy runs")
     # Written while it ran, removed at its end.
     assert not (toy.folder / "twistd.pid").exists()
 
