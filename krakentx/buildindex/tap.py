@@ -15,7 +15,7 @@ class Options(ComponentOptions):
     component = "build-index"
     config_class = BuildIndexConfig
     summary = "Keeps what every tag points at."
-    flags = (Flag("port", key="port", parse=port_number, doc="HTTP port", listens=True),)
+    flags = (Flag("port", key="port", parse=port_number, doc="HTTP port.", listens=True),)
 
 
 def makeService(options: Options) -> IService:

@@ -44,6 +44,7 @@ from krakentx.core.errors import ConfigError, KrakenError
 from krakentx.web.ports import holder_of
 
 SYSTEM_DATA = Path("/var/cache/kraken")
+MAX_PORT = 65535
 
 
 @frozen
@@ -69,8 +70,8 @@ class Flag:
 
 def port_number(text: str) -> int:
     """Raises: ValueError, when it is not a TCP port; 0 lets the system choose."""
-    if not text.isdecimal() or int(text) > 65535:
-        raise ValueError(f"{text!r} is not a port; give a number from 0 to 65535")
+    if not text.isdecimal() or int(text) > MAX_PORT:
+        raise ValueError(f"{text!r} is not a port; give a number from 0 to {MAX_PORT}")
     return int(text)
 
 
@@ -342,12 +343,16 @@ def usable_folder(folder: Path, remedy: str = "choose a folder with --data-dir")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"a file is in the way of this folder; {remedy}", folder) from error
     except OSError as error:
         raise ConfigError(f"cannot write here: {error.strerror}; {remedy}", folder) from error
 
 
 def try_port(port: int, remedy: str, interface: str = "") -> None:
     """Raises: ConfigError, when `port` cannot be listened on; `remedy` is what chooses another."""
+    if not 0 <= port <= MAX_PORT:
+        raise ConfigError(f"{port} is not a port; give a number from 0 to {MAX_PORT} with {remedy}")
     family = socket.AF_INET6 if ":" in interface else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

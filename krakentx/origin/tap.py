@@ -16,11 +16,11 @@ class Options(ComponentOptions):
     config_class = OriginConfig
     summary = "Keeps blobs, seeds them to agents, and writes them to the backend."
     flags = (
-        Flag("peer-ip", key="peer_ip", doc="Address that peers are told to dial; by default found out"),
-        Flag("peer-port", key="peer_port", parse=port_number, doc="TCP port of the peer wire", listens=True),
-        Flag("blobserver-hostname", key="hostname", doc="Name in the ring; by default the host's"),
-        Flag("blobserver-port", key="port", parse=port_number, doc="HTTP port", listens=True),
-        Flag("zone", key="zone", doc="Where this host stands, told to other peers"),
+        Flag("peer-ip", key="peer_ip", doc="Address that peers are told to dial; by default found out."),
+        Flag("peer-port", key="peer_port", parse=port_number, doc="Port of the peer wire.", listens=True),
+        Flag("blobserver-hostname", key="hostname", doc="Name in the ring of origins; by default the host's."),
+        Flag("blobserver-port", key="port", parse=port_number, doc="HTTP port.", listens=True),
+        Flag("zone", key="zone", doc="Name of the zone this host stands in."),
     )
 
 

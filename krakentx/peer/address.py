@@ -48,6 +48,11 @@ def announced_ip(
         own = (route or _route)(host, port)
     except InvalidInput as error:
         raise ConfigError(f"the address of the tracker: {error.message}") from error
+    except socket.gaierror as error:
+        raise ConfigError(
+            f"the tracker's name {host} does not resolve ({error.strerror}); mend it (--tracker, or tracker.hosts in the "
+            f"configuration), or {_HINT}"
+        ) from error
     except OSError as error:
         raise ConfigError(
             f"no own address towards the tracker {tracker}: {error.strerror or error}; {_HINT}"

@@ -15,7 +15,7 @@ class Options(ComponentOptions):
     component = "testfs"
     config_class = TestfsConfig
     summary = "A file server that stands in for real storage: upload, download, stat and list of files."
-    flags = (Flag("port", key="port", parse=port_number, doc="HTTP port", listens=True),)
+    flags = (Flag("port", key="port", parse=port_number, doc="HTTP port.", listens=True),)
 
 
 def makeService(options: Options) -> IService:

@@ -15,7 +15,7 @@ class Options(ComponentOptions):
     component = "tracker"
     config_class = TrackerConfig
     summary = "Tells peers about each other, and hands out the metainfo of blobs."
-    flags = (Flag("port", key="port", parse=port_number, doc="HTTP port", listens=True),)
+    flags = (Flag("port", key="port", parse=port_number, doc="HTTP port.", listens=True),)
 
 
 def makeService(options: Options) -> IService:

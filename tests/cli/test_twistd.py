@@ -135,6 +135,12 @@ def test_a_taken_port_is_one_line(toy: Toy, taken_port: int, nodaemon: bool) -> 
     assert f"port {taken_port} is taken by " in error and "another with --port" in error
 
 
+def test_a_port_that_is_none_is_one_line(toy: Toy) -> None:
+    (toy.folder / "toy.yaml").write_text("port: 99999\n")
+    error = one_line(toy.run("--config", "toy.yaml", "--data-dir", "d"))
+    assert error.strip().endswith("99999 is not a port; give a number from 0 to 65535 with --port")
+
+
 def test_a_port_is_tried_on_the_address_it_will_have(toy: Toy, taken_port: int) -> None:
     with socket.create_server(("127.0.0.2", 0)) as elsewhere:
         port = elsewhere.getsockname()[1]

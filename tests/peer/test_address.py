@@ -44,6 +44,11 @@ def test_no_route_is_one_clear_line() -> None:
         announced_ip("", "10.9.9.9:15003", route=_no_route)
 
 
+def test_a_tracker_whose_name_does_not_resolve_is_one_clear_line() -> None:
+    with pytest.raises(ConfigError, match=r"no\.such\.name\.invalid does not resolve.*--tracker.*--peer-ip"):
+        announced_ip("", "no.such.name.invalid:15003")
+
+
 @pytest.mark.parametrize("given", ["0.0.0.0", "::", "224.0.0.1", "no.such.name.invalid"])
 def test_an_address_that_nobody_can_dial_is_refused(given: str) -> None:
     with pytest.raises(ConfigError, match="--peer-ip"):
