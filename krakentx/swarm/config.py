@@ -92,7 +92,7 @@ class DispatchConfig:
     """How long a request waits before it is doubled."""
     move_requests: bool = True
     """Move a queued request from a busy peer of ours to one that has nothing to do for us."""
-    move_after_s: float = duration("20ms", key="move_after")
+    move_after_s: float = duration("50ms", key="move_after")
     """A request younger than that stays where it is: it may have begun, and then it would come twice."""
     spare_origins: bool = True
     """While agents deliver, ask an origin only for what no agent around us has."""
@@ -104,7 +104,7 @@ class DispatchConfig:
 class UploadConfig:
     """`upload`: few pieces at a time, yet never idle."""
 
-    slots: int = 2
+    slots: int = 5
     """Pieces that leave at once; more while that makes the sum of them faster."""
     max_slots: int = 64
     """Pieces that leave at once at the very most, stalled ones included."""

@@ -16,7 +16,7 @@ from krakentx.swarm.config import UploadConfig
 from krakentx.swarm.events import ConnID
 
 _WINDOW = 6  # pieces per measurement, at least
-_GAIN = 1.08  # slots that add less than this are not worth having
+_GAIN = 1.25  # slots that add less are not worth having: with slow receivers, half as many again add half as much
 _REST = 10  # measurements between two attempts
 
 

@@ -117,7 +117,7 @@ def simulate(per_receiver: float, line: float, seconds: float) -> tuple[float, i
 def test_a_line_that_one_receiver_fills_is_not_shared_among_many() -> None:
     rate, slots = simulate(per_receiver=100e6, line=100e6, seconds=20)
     assert rate > 99e6
-    assert slots <= 4
+    assert slots <= 7
 
 
 def test_slow_receivers_are_served_side_by_side_until_the_line_is_full() -> None:
