@@ -19,6 +19,10 @@ MAX_PIECES = 250_000
 """A blob of more pieces is refused: its bitfield would not fit the frame of a handshake beside the rest of it."""
 
 
+MAX_LENGTH = (1 << 63) - 1
+"""What the offset of a file can say, and the Go integers of the reference."""
+
+
 @frozen(slots=False)
 class MetaInfo:
     """Piece length and CRC-32 sums of one blob.
@@ -33,7 +37,7 @@ class MetaInfo:
 
     @piece_sums.validator
     def _check(self, _attribute: object, value: tuple[int, ...]) -> None:
-        if self.length < 0 or self.piece_length <= 0:
+        if not 0 <= self.length <= MAX_LENGTH or not 0 < self.piece_length <= MAX_LENGTH:
             raise InvalidInput("metainfo", f"length {self.length}, piece length {self.piece_length}")
         expected = -(-self.length // self.piece_length)
         if len(value) != expected or expected > MAX_PIECES:

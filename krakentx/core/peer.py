@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,11 @@ from typing_extensions import Self
 from krakentx.core.errors import InvalidInput
 
 _LENGTH = 20
+_HOST = re.compile(
+    r"(?=.{1,253}\Z)[0-9A-Za-z_-]{1,63}(\.[0-9A-Za-z_-]{1,63})*\.?"  # an IPv4 address, or a name that DNS can hold
+    r"|(?=[^%]*:)[0-9A-Fa-f:.]{2,45}(%[0-9A-Za-z_.-]{1,15})?"  # an IPv6 address, perhaps with an interface
+)
+_MAX_ZONE = 253
 
 
 class _Id(bytes):
@@ -86,6 +92,21 @@ def _text(data: Mapping[str, Any], key: str, default: str | None = None) -> str:
     return value
 
 
+def _host(data: Mapping[str, Any]) -> str:
+    """What may be dialled. Others name it, so whatever a resolver or a log could choke on ends here."""
+    value = _text(data, "ip")
+    if not _HOST.fullmatch(value):
+        raise InvalidInput("address", f"{value[:80]!r} is neither an IP address nor a host name")
+    return value
+
+
+def _zone(data: Mapping[str, Any]) -> str:
+    value = _text(data, "zone", "")
+    if len(value) > _MAX_ZONE:
+        raise InvalidInput("peer", f"zone has more than {_MAX_ZONE} characters")
+    return value
+
+
 def _port(data: Mapping[str, Any]) -> int:
     value = data.get("port")
     if type(value) is not int or not 0 < value < 65536:
@@ -116,11 +137,11 @@ class PeerInfo:
             raise InvalidInput("peer", "expected an object")
         return cls(
             peer_id=PeerID.from_json(data.get("peer_id")),
-            ip=_text(data, "ip"),
+            ip=_host(data),
             port=_port(data),
             origin=data.get("origin") is True,
             complete=data.get("complete") is True,
-            zone=_text(data, "zone", ""),
+            zone=_zone(data),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -159,10 +180,10 @@ class PeerContext:
         if not isinstance(data, Mapping):
             raise InvalidInput("peer", "expected an object")
         return cls(
-            ip=_text(data, "ip"),
+            ip=_host(data),
             port=_port(data),
             peer_id=PeerID.from_json(data.get("peer_id")),
-            zone=_text(data, "zone", ""),
+            zone=_zone(data),
             cluster=_text(data, "cluster", ""),
             origin=data.get("origin") is True,
         )

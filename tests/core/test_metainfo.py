@@ -160,6 +160,8 @@ INFO = json.loads(direct(b"0123456789", 4).to_json())["Info"]
                 {"Length": None},
                 {"Length": 1.5},
                 {"Length": 1 << 70},
+                {"Length": 1 << 70, "PieceLength": 1 << 70, "PieceSums": [1]},
+                {"PieceLength": 1 << 70, "PieceSums": [1]},
                 {"PieceLength": 0},
                 {"PieceLength": -4},
                 {"PieceLength": True},

@@ -95,8 +95,9 @@ def test_ids_order_bytewise_and_random_ones_differ() -> None:
 
 ids = st.binary(min_size=20, max_size=20).map(PeerID)
 names = st.text(max_size=10)
-infos = st.builds(PeerInfo, ids, names, st.integers(1, 65535), st.booleans(), st.booleans(), names)
-contexts = st.builds(PeerContext, names, st.integers(1, 65535), ids, names, names, st.booleans())
+hosts = st.ip_addresses().map(str) | st.from_regex(r"[a-z0-9-]{1,20}(\.[a-z0-9-]{1,20}){0,3}", fullmatch=True)
+infos = st.builds(PeerInfo, ids, hosts, st.integers(1, 65535), st.booleans(), st.booleans(), names)
+contexts = st.builds(PeerContext, hosts, st.integers(1, 65535), ids, names, names, st.booleans())
 
 
 @given(infos)
@@ -120,6 +121,16 @@ def test_peer_context_reads_back(context: PeerContext) -> None:
         {"peer_id": None},
         {"ip": 7},
         {"ip": None},
+        {"ip": ""},
+        {"ip": "a b"},
+        {"ip": "x..y"},
+        {"ip": "."},
+        {"ip": "a" * 64},
+        {"ip": "abc." * 64},
+        {"ip": "\ud800"},
+        {"ip": "10.0.0.1\n"},
+        {"ip": "::1%" + "a" * 5000},
+        {"zone": "z" * 254},
         {"port": 0},
         {"port": 65536},
         {"port": "16001"},
@@ -133,6 +144,11 @@ def test_a_peer_with_a_wrong_key_is_refused(change: dict[str, Any]) -> None:
         PeerInfo.from_json(data)
     with pytest.raises(InvalidInput):
         PeerContext.from_json(data)
+
+
+@pytest.mark.parametrize("ip", ["10.0.0.1", "::1", "fe80::1%eth0", "::ffff:10.0.0.1", "host-1.rack_2.example", "host."])
+def test_addresses_and_names_are_read(ip: str) -> None:
+    assert PeerInfo.from_json(PeerInfo(ALICE, ip, 16001).to_json()).ip == ip
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 1])
