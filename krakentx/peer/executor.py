@@ -138,6 +138,11 @@ class Executor:
         except (KrakenError, TimeoutError) as error:
             self.log.warn("announce of {torrent} failed: {error}", torrent=str(effect.torrent), error=str(error))
             self.feed(ev.AnnounceFailed(effect.torrent))
+        except CancelledError:
+            raise
+        except Exception:  # our bug, and yet the next announce must come
+            self.log.failure("announce of {torrent} failed", torrent=str(effect.torrent))
+            self.feed(ev.AnnounceFailed(effect.torrent))
         else:
             self.feed(ev.PeersOffered(effect.torrent, answer.peers, answer.interval_s))
 

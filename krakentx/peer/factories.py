@@ -158,6 +158,10 @@ async def _addresses(reactor: Any, host: str) -> list[str]:
     """The IP addresses of a host, in the resolver's order."""
     if isIPAddress(host) or isIPv6Address(host.partition("%")[0]):
         return [host]
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return []  # the resolver would fail in a thread, with nobody to hear of it
     found: list[str] = []
     done: Deferred[None] = Deferred()
 
@@ -216,7 +220,8 @@ async def dial(reactor: Any, host: str, port: int, build: Callable[[], PeerProto
         except CancelledError:
             factory.abandon()
             raise
-        except (OSError, ConnectError, ConnectionDone, ConnectionLost) as error:
+        except (OSError, ValueError, ConnectError, ConnectionDone, ConnectionLost) as error:
+            # ValueError: an interface behind the `%` of an address that is none
             reason, problem = _meaning(error)
             failed = DialError(reason, addr, problem)
     raise failed

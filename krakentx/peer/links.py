@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from krakentx.core.errors import LocalProtocolError
@@ -156,20 +156,29 @@ class Links:
         try:
             protocol = await dial(self._reactor, peer.ip, peer.port, build, effect.timeout_s)
         except DialError as error:
-            self._dialling.pop(effect.conn, None)
-            self._counters.dial_failures += 1
             self.log.info(
                 "dial of {peer} failed: {problem}, addr {addr}",
                 peer=str(peer.peer_id),
                 problem=error.problem,
                 addr=error.addr,
             )
-            self._unreachable(effect.torrent, peer.peer_id)
-            self.feed(ev.PeerLost(effect.conn, error.reason))
+            self._dial_failed(effect, error.reason)
+            return
+        except CancelledError:
+            raise
+        except Exception:  # our bug, and yet the Engine's slot must come free
+            self.log.failure("dial of {peer} at {addr} failed", peer=str(peer.peer_id), addr=peer.address)
+            self._dial_failed(effect, Lost.UNREACHABLE)
             return
         self._dialling.pop(effect.conn, None)
         self.conns[effect.conn] = protocol
         self.feed(ev.DialSucceeded(effect.conn))
+
+    def _dial_failed(self, effect: fx.Dial, reason: Lost) -> None:
+        self._dialling.pop(effect.conn, None)
+        self._counters.dial_failures += 1
+        self._unreachable(effect.torrent, effect.peer.peer_id)
+        self.feed(ev.PeerLost(effect.conn, reason))
 
     def send(self, effect: fx.Send) -> None:
         """See `effects.Send`."""

@@ -17,9 +17,10 @@ from krakentx.core.digest import Digest
 from krakentx.core.errors import Corrupt, NotFound, OutOfSpace, Unavailable
 from krakentx.core.metainfo import MetaInfo
 from krakentx.core.peer import PeerID, PeerInfo
+from krakentx.peer import links
 from krakentx.storage.interfaces import IBlobReader
 from krakentx.swarm.config import BandwidthConfig, ConnConfig, FallbackConfig, SwarmConfig
-from tests.peer.swarm import FakeFallback, read_all, until
+from tests.peer.swarm import FakeAnnouncer, FakeFallback, read_all, until
 
 pytestmark = pytest.mark.integration
 
@@ -276,6 +277,34 @@ async def test_readers_of_a_silent_swarm_get_an_error_in_time(peer, tracker, blo
     agent = await peer(stall_s=0.3)
     with pytest.raises(Unavailable):
         await agent.read(blob)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_error_that_nobody_expected_in_a_dial_or_an_announce_is_like_any_other(
+    peer, tracker, origin, publish, blob, logs, monkeypatch
+):
+    each = await publish(blob(2 * MIB))
+    agent = await peer()
+    monkeypatch.setattr(FakeAnnouncer, "announce", _broken(2, FakeAnnouncer.announce))
+    monkeypatch.setattr(links, "dial", _broken(1, links.dial))
+    assert await agent.read(each) == each.data
+    assert agent.scheduler.counters.dial_failures == 1
+    failures = [event for event in logs if "log_failure" in event]
+    assert len(failures) == 3
+    logs.clear()
+
+
+def _broken(times: int, call):
+    """An async function that fails a few times before it works."""
+    left = [times]
+
+    async def wrapped(*args, **kwargs):
+        if left[0]:
+            left[0] -= 1
+            raise ZeroDivisionError
+        return await call(*args, **kwargs)
+
+    return wrapped
 
 
 @pytest_twisted.ensureDeferred
