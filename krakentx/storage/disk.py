@@ -11,13 +11,13 @@ from pathlib import Path
 
 from krakentx.core.errors import OutOfSpace
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 
 
 @contextmanager
 def space(where: Path) -> Iterator[None]:
-    """Turn "no space left" and "quota exceeded" into `OutOfSpace`."""
+    """Turn "no space left", "quota exceeded" and "file too large" into `OutOfSpace`."""
     try:
         yield
     except OSError as error:

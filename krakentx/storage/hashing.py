@@ -6,6 +6,7 @@ first piece instead of the last: on a host with an idle core little is left to d
 
 from __future__ import annotations
 
+import errno
 import os
 
 from twisted.internet.defer import Deferred
@@ -71,5 +72,5 @@ class PrefixHasher:
             stop = min(self._target, self._hashed + SLICE)
             ended = await self._threads.run(hash_range, self._fd, self._hasher, self._hashed, stop)
             if ended < stop:
-                raise EOFError(f"file ends at {ended}, expected at least {stop} bytes")
+                raise OSError(errno.EIO, f"file ends at {ended}, expected at least {stop} bytes")
             self._hashed = ended

@@ -256,3 +256,16 @@ async def test_a_crash_between_the_move_and_the_removal_leaves_nothing(tmp_path,
     again = PartialStore(partials.root, store, reactor=reactor, pool=pool)
     assert list(again.records()) == []
     assert store.path(blob.digest).read_bytes() == blob.data
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_was_cut_below_us_is_an_error_of_the_disk(partials, sample, logs) -> None:
+    sample_ = sample(3_000_000)
+    partial = await partials.open(sample_.meta)
+    for piece in range(sample_.meta.piece_count):
+        partial.have = partial.have.with_(piece)
+    os.ftruncate(partial.fileno(), 1000)
+    with pytest.raises(OSError, match="file ends at 1000"):
+        await partial.verify()
+    logs.clear()
+    partial.close()
