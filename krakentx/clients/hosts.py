@@ -29,6 +29,7 @@ from krakentx.core.digest import Digest
 from krakentx.core.errors import Unavailable
 from krakentx.core.hashring import ranked
 from krakentx.core.peer import format_address, parse_address
+from krakentx.storage.threads import Shared
 
 T = TypeVar("T")
 
@@ -142,6 +143,7 @@ class HostPool:
         self.health = PassiveHealth(reactor, health or PassiveConfig())
         self._hosts = tuple(dict.fromkeys(normalise(text, default_port) for text in config.static))
         self._resolved_at: float | None = None
+        self._resolving: Shared[None] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._config)
@@ -160,8 +162,10 @@ class HostPool:
         now = self._reactor.seconds()
         stale = self._resolved_at is None or now - self._resolved_at >= self._config.ttl_s
         if self._config.dns and stale:
-            await self._resolve()
-            self._resolved_at = now
+            # One look-up for all who wait: each takes one of the reactor's few threads.
+            if self._resolving is None or self._resolving.done:
+                self._resolving = Shared(self._resolve())
+            await self._resolving.wait()
         if not self._hosts:
             raise Unavailable(self._config.dns or "cluster", "the list of hosts is empty")
         return self._hosts
@@ -173,6 +177,7 @@ class HostPool:
         resolver.resolveHostName(receiver, name, port)
         receiver.done.addTimeout(_LOOKUP_TIMEOUT_S, self._reactor, onTimeoutCancel=lambda _result, _s: [])
         found = await receiver.done
+        self._resolved_at = self._reactor.seconds()
         if not found:
             self.log.warn("{name} does not resolve; keeping {count} hosts", name=name, count=len(self._hosts))
             return

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from attrs import frozen
 
 from krakentx.clients.ranges import download_range
-from krakentx.clients.tracker import read_metainfo
+from krakentx.clients.tracker import MAX_METAINFO, read_metainfo
 from krakentx.core.digest import Digest
 from krakentx.core.errors import Conflict, InvalidInput, NotFound, Pending, Unavailable
 from krakentx.core.metainfo import MetaInfo
@@ -85,10 +85,9 @@ class OriginClient:
         response = await self._request("HEAD", path, ok=(200, 404), timeout_s=self.timeouts.stat_s)
         if response.status == 404:
             raise NotFound("blob", digest)
-        try:
-            return int(response.header("Content-Length") or "")
-        except ValueError as error:
-            raise Unavailable(self.host, "told no size") from error
+        if response.length is None:
+            raise Unavailable(self.host, "told no size")
+        return response.length
 
     async def metainfo(self, namespace: str, digest: Digest) -> MetaInfo:
         """How the blob is cut into pieces.
@@ -221,5 +220,10 @@ class OriginClient:
         body: bytes | None = None,
     ) -> Response:
         return await self.http.request(
-            method, f"http://{self.host}{path}", ok=ok, timeout_s=timeout_s or self.timeouts.quick_s, body=body
+            method,
+            f"http://{self.host}{path}",
+            ok=ok,
+            timeout_s=timeout_s or self.timeouts.quick_s,
+            body=body,
+            max_body=MAX_METAINFO,
         )

@@ -11,7 +11,7 @@ from krakentx.core.digest import Digest
 from krakentx.core.errors import NotFound, Pending, Unavailable
 from krakentx.web.client import HttpClient, Receive, Response
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
 
 
 class Enough(Exception):

@@ -24,6 +24,11 @@ MAX_LOST = 50
 _LEECHER_AGAIN_S = 60.0
 _MAX_NOTICE = 500
 _NS = 1_000_000_000
+_MAX_INTERVAL_NS = 86_400 * _NS
+_MAX_ANSWER = 1 << 20
+MAX_METAINFO = 4 << 20
+"""Bytes; the JSON of `MAX_PIECES` sums has 2.8 million. Reading more would only hold the loop up."""
+_MAX_LOST_TORRENTS = 1000
 
 
 @frozen
@@ -57,7 +62,7 @@ def decode_answer(data: bytes) -> AnnounceAnswer:
     """
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput("announce", f"not JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidInput("announce", "expected an object")
@@ -72,7 +77,8 @@ def decode_answer(data: bytes) -> AnnounceAnswer:
         except InvalidInput:
             continue
     notice = value.get("notice")
-    return AnnounceAnswer(tuple(peers), max(0, interval) / _NS, notice[:_MAX_NOTICE] if isinstance(notice, str) else "")
+    interval_s = min(max(0, interval), _MAX_INTERVAL_NS) / _NS
+    return AnnounceAnswer(tuple(peers), interval_s, notice[:_MAX_NOTICE] if isinstance(notice, str) else "")
 
 
 @define
@@ -100,6 +106,8 @@ class TrackerClient:
     def report_lost(self, info_hash: InfoHash, peer: PeerID) -> None:
         """Tell the tracker with the next announce that this peer could not be reached."""
         lost = self._lost.setdefault(info_hash, {})
+        if len(self._lost) > _MAX_LOST_TORRENTS:  # of torrents that failed, and are announced no more
+            del self._lost[next(iter(self._lost))]
         if len(lost) < MAX_LOST:
             lost[peer] = None
 
@@ -138,7 +146,11 @@ class TrackerClient:
 
         async def ask(host: str) -> AnnounceAnswer:
             response = await self.http.request(
-                "POST", f"http://{host}/announce/{info_hash}", body=body, timeout_s=self.timeouts.announce_s
+                "POST",
+                f"http://{host}/announce/{info_hash}",
+                body=body,
+                timeout_s=self.timeouts.announce_s,
+                max_body=_MAX_ANSWER,
             )
             try:
                 return decode_answer(response.body)
@@ -159,7 +171,11 @@ class TrackerClient:
 
         async def once(host: str) -> MetaInfo:
             response = await self.http.request(
-                "GET", f"http://{host}{path}", timeout_s=self.timeouts.metainfo_s, ok=(200, 202, 404)
+                "GET",
+                f"http://{host}{path}",
+                timeout_s=self.timeouts.metainfo_s,
+                ok=(200, 202, 404),
+                max_body=MAX_METAINFO,
             )
             return read_metainfo(host, digest, response.status, response.body)
 

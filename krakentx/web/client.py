@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Awaitable, Callable, Container, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +42,8 @@ MAX_BODY = 32 << 20
 _REWINDABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
+_RETRY_AFTER_DIGITS = 6
+_PRINTABLE = re.compile(r"[!-~]+")
 _FIRST_DELAY_S = 0.25
 _MAX_DELAY_S = 5.0
 _CACHED_S = 20.0
@@ -303,7 +306,12 @@ class HttpClient:
                 return response, _host(url)
             await self._drop(response)
             host = _host(url)
-            url = urljoin(url, target[-1])
+            try:
+                url = urljoin(url, target[-1])
+                if not _PRINTABLE.fullmatch(url):
+                    raise ValueError("it needs to be escaped")
+            except ValueError as error:
+                raise Unavailable(host, f"redirects to {target[-1][:200]!r}") from error
             if _host(url) != host:  # a secret is for the host it was meant for
                 sent.removeHeader("Authorization")
         raise Unavailable(_host(url), f"redirects more than {_MAX_REDIRECTS} times")
@@ -342,10 +350,11 @@ class HttpClient:
     async def _refused(self, response: IResponse, host: str) -> Unavailable:
         """The error for a status that nobody wanted, with the beginning of what the host said."""
         said: list[bytes] = []
+        until = self._reactor.seconds() + self._stall_s
 
         def keep(data: bytes) -> None:
             said.append(data)
-            if sum(map(len, said)) > 500:
+            if sum(map(len, said)) > 500 or self._reactor.seconds() > until:  # by a byte now and then, never silent
                 raise _Enough
 
         try:
@@ -413,4 +422,4 @@ def _host(url: str) -> str:
 
 def _retry_after(headers: Headers) -> float:
     value = (headers.getRawHeaders("Retry-After") or [""])[-1]
-    return float(value) if value.isdigit() else 1.0
+    return float(value) if value.isascii() and value.isdigit() and len(value) <= _RETRY_AFTER_DIGITS else 1.0

@@ -22,11 +22,11 @@ from krakentx.clients.hosts import HostPool
 from krakentx.clients.memo import Memo
 from krakentx.clients.metainfo import MetaInfoSources
 from krakentx.clients.origin import OriginTimeouts
-from krakentx.clients.tracker import TrackerClient
+from krakentx.clients.tracker import TrackerClient, decode_answer
 from krakentx.core.digest import Digest
-from krakentx.core.errors import NotFound, Unavailable
+from krakentx.core.errors import InvalidInput, NotFound, Unavailable
 from krakentx.core.metainfo import MetaInfo, PieceLengths, SumBuilder
-from krakentx.core.peer import PeerContext, PeerID
+from krakentx.core.peer import InfoHash, PeerContext, PeerID
 from krakentx.web.app import new_app
 from krakentx.web.bodies import read_body
 from krakentx.web.client import HttpClient
@@ -299,3 +299,22 @@ async def test_s02_an_origin_that_hangs_at_the_end_of_an_upload_is_left_for_the_
     assert await cluster.upload("a", DIGEST, source, len(DATA)) == hosts[1]
     assert 0.3 <= reactor.seconds() - began < 2
     assert good.taken == hanging.taken == DATA
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"[" * 100_000, b'{"interval":1.5}', b'{"interval":1,"peers":7}'])
+def test_an_answer_of_a_tracker_that_is_none(data: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        decode_answer(data)
+
+
+@pytest.mark.parametrize(("interval", "seconds"), [(-5, 0.0), (10**9, 1.0), (10**30, 86_400.0), (10**400, 86_400.0)])
+def test_an_interval_beyond_all_sense_is_cut(interval: int, seconds: float) -> None:
+    assert decode_answer(json.dumps({"interval": interval}).encode()).interval_s == seconds
+
+
+@pytest_twisted.ensureDeferred
+async def test_dead_peers_of_torrents_that_are_announced_no_more_are_forgotten(http) -> None:
+    client = TrackerClient(http, pool(DEAD), ME, reactor)
+    for number in range(3000):
+        client.report_lost(InfoHash(number.to_bytes(20, "big")), ME.peer_id)
+    assert len(client._lost) == 1000

@@ -7,6 +7,7 @@ import random
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 
 from krakentx.clients.config import HostsConfig, PassiveConfig
@@ -111,3 +112,19 @@ async def test_names_resolve_to_every_address(clock: Clock) -> None:
 
 def test_own_addresses_begin_with_the_name_given() -> None:
     assert own_addresses("127.0.0.1", 80)[0] == "127.0.0.1:80"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_name_is_looked_up_once_however_many_wait(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    ask = reactor.nameResolver.resolveHostName
+
+    def counted(receiver: object, name: str, *more: object) -> object:
+        asked.append(name)
+        return ask(receiver, name, *more)
+
+    monkeypatch.setattr(reactor.nameResolver, "resolveHostName", counted)
+    hosts = HostPool(HostsConfig(dns="localhost"), default_port=15003, reactor=reactor, rng=random.Random(1))
+    answers = await gatherResults([Deferred.fromCoroutine(hosts.hosts()) for _ in range(50)])
+    assert asked == ["localhost"]
+    assert len(set(answers)) == 1

@@ -318,6 +318,45 @@ async def test_other_schemes_are_refused(http: HttpClient, echo: str) -> None:
         await http.request("GET", f"{echo}/to?code=302&url=ftp://x/")
 
 
+@ensure
+@pytest.mark.parametrize("target", ["http://[::1/x", "http://\u00e9/x", "http://a b/", "http://[zz]/"])
+async def test_redirects_to_nowhere_are_the_fault_of_that_host(http: HttpClient, scripted: Any, target: str) -> None:
+    head = f"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: {target}\r\n\r\n".encode()
+    server = scripted(lambda c: c.transport.write(head))
+    with pytest.raises(Unavailable):
+        await http.request("GET", server.url)
+
+
+@ensure
+@pytest.mark.parametrize("value", ["\u00b2", "\u0663", "9" * 400, "-1", "Wed, 21 Oct 2026 07:28:00 GMT", ""])
+async def test_a_retry_after_without_sense_is_a_second(http: HttpClient, scripted: Any, value: str) -> None:
+    head = f"HTTP/1.1 503 No\r\nContent-Length: 0\r\nRetry-After: {value}\r\n\r\n".encode()
+    server = scripted(lambda c: c.transport.write(head))
+    with pytest.raises(Unavailable) as caught:
+        await http.request("GET", server.url)
+    assert caught.value.retry_after_s == 1.0
+
+
+@ensure
+async def test_a_refusal_that_trickles_is_cut(quick: HttpClient, scripted: Any) -> None:
+    def trickle(connection: Scripted) -> None:
+        connection.transport.write(b"HTTP/1.1 500 No\r\nContent-Length: 400\r\n\r\n")
+
+        async def go_on() -> None:
+            while connection.connected:
+                connection.transport.write(b"x")
+                await seconds(0.1)
+
+        Deferred.fromCoroutine(go_on())
+
+    server = scripted(trickle)
+    from twisted.internet import reactor
+
+    with pytest.raises(Unavailable) as caught:
+        await Deferred.fromCoroutine(quick.download(server.url, lambda _data: None)).addTimeout(2.0, reactor)
+    assert caught.value.status == 500
+
+
 # -- downloads
 
 
