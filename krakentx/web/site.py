@@ -35,6 +35,8 @@ access = Logger(namespace="krakentx.web.access")
 _TLS_HANDSHAKE = 0x16
 _SMALL_REST = 1 << 16
 """A rest of a body up to this many bytes is awaited after an early answer, so that the connection can live on."""
+_LENGTH_DIGITS = 19
+"""Of a Content-Length; Python refuses to read a number of thousands of them, which nobody above us expects."""
 _LINGER_S = 5.0
 _LINGER_BYTES = 64 << 20
 _QUIET = frozenset({b"/health", b"/readiness", b"/metrics"})
@@ -191,6 +193,14 @@ class KrakenChannel(HTTPChannel):
     def lineLengthExceeded(self, line: bytes) -> None:
         """Called by LineReceiver for a header line without end."""
         self._respondToBadRequestAndDisconnect()
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Called by HTTPChannel for each header."""
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length" and len(value.strip(b" \t")) > _LENGTH_DIGITS:
+            self._respondToBadRequestAndDisconnect()
+            return False
+        return bool(super().headerReceived(line))
 
     def allHeadersReceived(self) -> None:
         """The headers are in: call the route now, unless there is no body to wait for."""

@@ -247,6 +247,7 @@ async def test_silence_between_requests_ends_the_connection(uploads: Uploads, se
         b"GET /hello HTTP/1.1\r\nX: " + b"y" * 40000,
         b"GET /hello HTTP/1.1\r\n" + b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n" * 1000,
         b"GET /hello HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"PUT /slow/x HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
         b"GET /hello HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"\x00\x01\x02\r\n\r\n",
     ],
