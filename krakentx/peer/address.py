@@ -50,8 +50,8 @@ def announced_ip(
         raise ConfigError(f"the address of the tracker: {error.message}") from error
     except socket.gaierror as error:
         raise ConfigError(
-            f"the tracker's name {host} does not resolve ({error.strerror}); mend it (--tracker, or tracker.hosts in the "
-            f"configuration), or {_HINT}"
+            f"the tracker's name {host} does not resolve ({error.strerror}); "
+            f"mend it (--tracker, or tracker.hosts in the configuration), or {_HINT}"
         ) from error
     except OSError as error:
         raise ConfigError(
