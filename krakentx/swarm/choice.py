@@ -9,6 +9,7 @@ from krakentx.swarm.shares import share
 from krakentx.swarm.state import Conn, Desk, Link, Torrent
 
 _SPARE_S = 0.05  # how long an idle origin is spared for a piece that agents hold
+_FRESH_S = 0.01  # and for one that other agents should ask it for
 _HEAD_S = 1.0  # how long a reader waits for a piece that another agent should bring
 _SEEDED_S = 1.0  # how long a piece of an agent that has everything may take while origins are spared
 _DIAL_HOPE_S = 0.1  # how long such an agent may take to answer a dial
@@ -44,8 +45,9 @@ class Choice:
         if (fresh and conn.peer.origin) or self.spared(conn, now):
             if torrent.requests.of(conn.id) or conn.receiving is not None:
                 return None
-            if now < conn.gave_at + _SPARE_S:
-                self.desk.alarms.no_later(conn, conn.gave_at + _SPARE_S)
+            rested_at = conn.gave_at + (_FRESH_S if fresh else _SPARE_S)
+            if now < rested_at:
+                self.desk.alarms.no_later(conn, rested_at)
                 return None
         return any_of(rarest, self.desk.rng)
 
