@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import attrs
 
@@ -182,16 +182,20 @@ def sim(args: argparse.Namespace) -> int:
         raise ConfigError("only .svg can be drawn", args.plot)
     bar = _Bar()
     with ExitStack() as stack:
-        record = None
-        if args.record is not None:
-            lines = stack.enter_context(args.record.open("w"))
-            record = partial(print, file=lines)
-        outcome = run(scenario, record=record, watch=bar)
-    bar.end(outcome.events)
-    to_stdout = args.json is not None and str(args.json) == "-"
-    print(report.to_json(outcome) if to_stdout else report.table(outcome), end="")
-    if args.json is not None and not to_stdout:
-        args.json.write_text(report.to_json(outcome))
-    if args.plot is not None:
-        args.plot.write_text(plot.svg(outcome))
+
+        def opened(path: Path | None) -> TextIO | None:
+            """Before the run, which may take long: a file that cannot be written is told at once."""
+            if path is None:
+                return None
+            return sys.stdout if str(path) == "-" else stack.enter_context(path.open("w"))
+
+        numbers, picture, lines = opened(args.json), opened(args.plot), opened(args.record)
+        outcome = run(scenario, record=partial(print, file=lines) if lines else None, watch=bar)
+        bar.end(outcome.events)
+        if numbers is not sys.stdout:
+            print(report.table(outcome), end="")
+        if numbers:
+            print(report.to_json(outcome), end="", file=numbers)
+        if picture:
+            print(plot.svg(outcome), end="", file=picture)
     return 1 if outcome.unfinished else 0
