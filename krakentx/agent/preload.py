@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from attrs import define, field, frozen
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, TimeoutError
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
@@ -23,6 +23,7 @@ from krakentx.core.imagename import parse_tag
 from krakentx.core.peer import parse_address
 from krakentx.web.client import HttpClient
 
+_AT_ONCE = 16
 _MAX_PROGRESS = 64 << 20
 _LAST_WORDS_BYTES = 2048
 
@@ -39,6 +40,8 @@ class Preloader:
     """The runtimes by name."""
 
     runtimes: dict[str, IRuntime]
+    # Anybody may ask for any number; more at once than this only wait, with no process and no memory of their own.
+    _turns: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(_AT_ONCE), init=False)
 
     async def preload(self, tag: str, runtime: str, namespace: str) -> None:
         """Pull, and return when it is done.
@@ -53,7 +56,11 @@ class Preloader:
         repo, name = parse_tag(tag)
         if runtime not in self.runtimes:
             raise InvalidInput("parameter", f"unsupported container runtime {runtime[:80]!r}")
-        await self.runtimes[runtime].pull(repo, name, namespace)
+        await self._turns.acquire()
+        try:
+            await self.runtimes[runtime].pull(repo, name, namespace)
+        finally:
+            self._turns.release()
 
 
 @implementer(IAgentEndpointFactory)

@@ -15,13 +15,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from krakentx.core.digest import Digest
-from krakentx.core.errors import InvalidInput, KrakenError, NotFound, Unavailable
+from krakentx.core.errors import Busy, InvalidInput, KrakenError, NotFound, Unavailable
 from krakentx.core.imagename import check_repository, check_tag
 from krakentx.proxy.interfaces import IOrigins
 from krakentx.web.bodies import read_blob
 
 MAX_MANIFEST = 4 << 20
 _MAX_CHILDREN = 1000
+_MAX_RUNNING = 1000
+"""Images being fetched with nobody waiting: a notification costs its sender nothing."""
 _NOT_FOUND_PAUSES_S = (0.1, 0.2, 0.4)
 
 
@@ -82,7 +84,7 @@ def descriptors(data: bytes) -> tuple[list[Descriptor], list[Descriptor]]:
         blobs += value.get("layers") or []
         children = (value.get("manifests") or [])[:_MAX_CHILDREN]
         return list(map(_descriptor, children)), [_descriptor(blob) for blob in blobs if not blob.get("urls")]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidInput("manifest", f"cannot be read: {error!r}") from error
 
 
@@ -118,7 +120,7 @@ class Prefetcher(Service):
             wait: until everything is there; False returns when the manifests are read and goes on by itself.
 
         Raises:
-            InvalidInput: (`tag`, `manifest`). NotFound, Unavailable.
+            InvalidInput: (`tag`, `manifest`). NotFound, Unavailable. Busy: too many are under way.
         """
         repo, digest = await self._find(text)
         wanted = await self._walk(repo, digest)
@@ -131,7 +133,7 @@ class Prefetcher(Service):
         """A manifest was pushed somewhere: have the origins fetch what it refers to, without waiting for it.
 
         Raises:
-            NotFound, Unavailable: it cannot be read. InvalidInput.
+            NotFound, Unavailable: it cannot be read. InvalidInput. Busy: too many are under way.
         """
         children, blobs = descriptors(await self._patiently(repo, digest))
         self._own(self._fetch(repo, [*children, *blobs]), f"preheat of {repo}")
@@ -188,6 +190,10 @@ class Prefetcher(Service):
             raise Unavailable("the origins", f"{len(problems)} of {len(calls)} blobs failed, one by: {problems[0]}")
 
     def _own(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Let it run by itself. Raises: Busy."""
+        if len(self._running) >= _MAX_RUNNING:
+            work.close()
+            raise Busy(f"{_MAX_RUNNING} prefetches are under way")
         running = Deferred.fromCoroutine(work)
         self._running.add(running)
 

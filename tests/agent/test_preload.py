@@ -10,6 +10,8 @@ import pytest
 import pytest_twisted
 from klein import Klein
 from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.web.server import Site
 
 from krakentx.agent.config import ContainerdConfig, DockerConfig
@@ -154,3 +156,27 @@ async def test_a_missing_ctr_is_told(tmp_path: Path) -> None:
 async def test_what_cannot_be_preloaded_is_refused(tag: str, runtime: str) -> None:
     with pytest.raises(InvalidInput):
         await Preloader({"docker": None}).preload(tag, runtime, "")
+
+
+@pytest_twisted.ensureDeferred
+async def test_any_number_may_ask_and_a_few_are_served_at_once() -> None:
+    class Runtime:
+        running = most = 0
+
+        async def pull(self, repo: str, tag: str, namespace: str) -> None:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            try:
+                await deferLater(reactor, 0.01)
+            finally:
+                self.running -= 1
+
+    runtime = Runtime()
+    preloader = Preloader({"docker": runtime})
+    asked = [Deferred.fromCoroutine(preloader.preload("a:b", "docker", "")) for _ in range(50)]
+    for each in asked[10:30]:  # some run, some wait
+        each.addErrback(lambda failure: failure.trap(CancelledError))
+        each.cancel()
+    await gatherResults(asked)
+    assert (runtime.running, runtime.most) == (0, 16)
+    await preloader.preload("a:b", "docker", "")

@@ -8,12 +8,13 @@ import pytest
 import pytest_twisted
 from attrs import define
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from krakentx.core.digest import Digest
-from krakentx.core.errors import InvalidInput, NotFound, Unavailable
+from krakentx.core.errors import Busy, InvalidInput, NotFound, Unavailable
 from krakentx.proxy.api import management_app
-from krakentx.proxy.prefetch import Limits, Prefetcher, candidates
+from krakentx.proxy.prefetch import Limits, Prefetcher, candidates, descriptors
 from krakentx.web.metrics import Metrics
 from krakentx.web.service import HttpService
 
@@ -164,3 +165,24 @@ async def test_notifications_are_taken_and_what_is_odd_is_passed_over(post, orig
 @pytest_twisted.ensureDeferred
 async def test_a_notification_that_is_no_json_is_refused(post) -> None:
     assert (await post("/registry/notifications", b"{"))[0] == 400
+
+
+@pytest_twisted.ensureDeferred
+async def test_notifications_without_end_are_refused_some_time(prefetcher, origins, monkeypatch) -> None:
+    monkeypatch.setattr("krakentx.proxy.prefetch._MAX_RUNNING", 3)
+    monkeypatch.setattr(type(origins), "prefetch", _never)
+    for _ in range(3):
+        await prefetcher.pushed("deep/er/app", Digest.of(IMAGE))
+    with pytest.raises(Busy):
+        await prefetcher.pushed("deep/er/app", Digest.of(IMAGE))
+    await prefetcher.stopService()
+
+
+async def _never(*_arguments: object) -> None:
+    await Deferred()
+
+
+def test_a_size_beyond_all_numbers_is_an_unreadable_manifest() -> None:
+    entry = f'{{"digest": "{Digest.of(b"")}", "size": 1e999}}'
+    with pytest.raises(InvalidInput):
+        descriptors(f'{{"layers": [{entry}]}}'.encode())
