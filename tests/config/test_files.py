@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,17 @@ def test_base_yaml_holds_every_key_with_its_default(component: str) -> None:
     assert warnings == []
     if component != "herd":  # whose sections are the other files
         assert set(yaml_keys(cls)) - set(keys_of(yaml.safe_load(path.read_text()))) == set()
+
+
+@pytest.mark.parametrize("component", ["origin", "build-index"])
+def test_the_backends_of_the_comments_can_be_taken_as_they_stand(component: str, tmp_path: Path) -> None:
+    text = (ROOT / "etc" / component / "base.yaml").read_text()
+    examples = re.findall(r"^# (  - namespace:.*\n(?:#     .*\n)+)", text, re.MULTILINE)
+    assert len(examples) == 2
+    path = tmp_path / "own.yaml"
+    path.write_text("backends:\n" + "".join(examples).replace("\n# ", "\n"))
+    kinds = [entry.backend for entry in load(config_class(component), path, env={}).backends]
+    assert kinds[0].testfs is not None and kinds[1].file is not None
 
 
 @each_component
