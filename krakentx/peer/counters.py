@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from attrs import define
+from typing import Any
+
+from attrs import define, field
+
+
+def _count(text: str) -> Any:
+    """A total that begins at 0; `text` is what `/metrics` says of it."""
+    return field(default=0, metadata={"text": text})
 
 
 @define
 class Counters:
     """Totals since the process started. Bytes are piece bytes; frames are not counted."""
 
-    sent_sendfile_bytes: int = 0
-    sent_copy_bytes: int = 0
-    received_peers_bytes: int = 0
-    received_fallback_bytes: int = 0
-    skipped_bytes: int = 0
-    dials: int = 0
-    dial_failures: int = 0
-    accepted: int = 0
-    refused_sockets: int = 0
-    protocol_errors: int = 0
-    corrupt_pieces: int = 0
-    completed: int = 0
-    failed: int = 0
+    sent_sendfile_bytes: int = _count("Piece bytes sent from file to socket by the kernel.")
+    sent_copy_bytes: int = _count("Piece bytes sent by way of this process's memory.")
+    received_peers_bytes: int = _count("Piece bytes received from peers, origins among them.")
+    received_fallback_bytes: int = _count("Piece bytes received by HTTP because peers gave nothing.")
+    skipped_bytes: int = _count("Piece bytes received that nobody needed any more.")
+    dials: int = _count("Connections to peers that were begun.")
+    dial_failures: int = _count("Connections to peers that could not be made.")
+    accepted: int = _count("Connections that peers made.")
+    refused_sockets: int = _count("Connections of peers that were closed at once, because too many had not spoken yet.")
+    protocol_errors: int = _count("Connections closed because the peer broke the protocol.")
+    corrupt_pieces: int = _count("Pieces whose sum was wrong.")
+    completed: int = _count("Blobs that became complete.")
+    failed: int = _count("Downloads that failed.")
 
     @property
     def sent_bytes(self) -> int:

@@ -27,8 +27,8 @@ class SwarmCollector(Collector):
         """Called by prometheus_client."""
         counters = self._scheduler.counters
         for field in attrs.fields(Counters):
-            text = f"{field.name.replace('_', ' ')} since the start."
-            yield CounterMetricFamily(f"{self._prefix}_{field.name}", text, value=getattr(counters, field.name))
+            name, text = f"{self._prefix}_{field.name}", field.metadata["text"]
+            yield CounterMetricFamily(name, text, value=getattr(counters, field.name))
         yield GaugeMetricFamily(f"{self._prefix}_torrents", "Blobs in the swarm.", value=self._scheduler.torrent_count)
         yield GaugeMetricFamily(
             f"{self._prefix}_connections", "Connections to peers.", value=self._scheduler.connection_count

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from klein import Klein
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from twisted.web.iweb import IRequest
 
 from krakentx.web.replies import reply
+
+disable_created_metrics()  # a second series for each, which tells only when it began
 
 _BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
