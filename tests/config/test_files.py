@@ -60,7 +60,7 @@ def test_the_backends_of_the_comments_can_be_taken_as_they_stand(component: str,
     path = tmp_path / "own.yaml"
     path.write_text("backends:\n" + "".join(examples).replace("\n# ", "\n"))
     kinds = [entry.backend for entry in load(config_class(component), path, env={}).backends]
-    assert kinds[0].testfs is not None and kinds[1].file is not None
+    assert kinds[0].file is not None and kinds[1].testfs is not None
 
 
 @each_component
