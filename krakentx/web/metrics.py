@@ -9,7 +9,7 @@ from twisted.web.iweb import IRequest
 
 from krakentx.web.replies import reply
 
-disable_created_metrics()  # a second series for each, which tells only when it began
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use to anyone
 
 _BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
