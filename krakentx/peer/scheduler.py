@@ -263,7 +263,7 @@ class Scheduler(MultiService):
             try:
                 if await self._shelf.stored(handshake.digest) is None and self._absent is not None:
                     self._absent(handshake.namespace, handshake.digest)
-            except KrakenError as error:
+            except (KrakenError, OSError) as error:
                 self.log.info("{digest} could not be opened: {error}", digest=str(handshake.digest), error=str(error))
         if not peer.closing:
             self._factory.known(peer)

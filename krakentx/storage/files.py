@@ -112,10 +112,13 @@ class BlobStore:
             fd = os.open(self.path(digest), os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFound("blob", digest) from error
-        size = os.fstat(fd).st_size
-        if not self._is_sound(digest, size):
+        try:
+            size = os.fstat(fd).st_size
+            if not self._is_sound(digest, size):
+                raise NotFound("blob", digest)
+        except BaseException:
             os.close(fd)
-            raise NotFound("blob", digest)
+            raise
         self.pin(digest)
         self._note_access(digest)
         return CachedBlob(digest, size, fd, self.unpin)

@@ -331,13 +331,15 @@ class UploadStore:
         except FileNotFoundError as error:
             raise NotFound("upload", upload_id) from error
         hasher, sums = Hasher(), SumBuilder(self._lengths)
-        size = os.fstat(fd).st_size
         offset = 0
-        while offset < size:
-            data = os.pread(fd, CHUNK, offset)
-            hasher.update(data)
-            sums.update(data)
-            offset += len(data)
+        try:
+            while data := os.pread(fd, CHUNK, offset):
+                hasher.update(data)
+                sums.update(data)
+                offset += len(data)
+        except BaseException:
+            os.close(fd)
+            raise
         return Upload(upload_id, fd, offset, hasher, sums, self)
 
     def _modified_at(self, upload_id: str) -> float:

@@ -213,7 +213,7 @@ async def send_blob(request: Any, reader: IBlobReader, *, headers: Mapping[str, 
                 data = _read(reader, offset, min(_CHUNK, stop - offset))
                 await sender.write(data)
                 offset += len(data)
-    except KrakenError:
+    except (KrakenError, OSError):
         if not request.startedWriting:
             _forget_headers(request)
         raise

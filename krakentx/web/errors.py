@@ -6,6 +6,7 @@ endpoints of the reference give. No traceback and no HTML ever reaches a client.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Mapping
@@ -84,6 +85,8 @@ def status_of(error: BaseException) -> int:
         return error.code or 500
     if isinstance(error, defer.CancelledError):
         return 503  # the client is still there, so it is we who are stopping
+    if _out_of_files(error):
+        return 503
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
@@ -107,6 +110,8 @@ def headers_of(error: BaseException) -> dict[str, str]:
         return {"Content-Range": f"bytes */{error.size_bytes}"}
     if isinstance(error, (errors.Busy, errors.Unavailable)):
         return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    if _out_of_files(error):
+        return {"Retry-After": "1"}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         return {"Allow": ", ".join(sorted(error.valid_methods))}
     return {}
@@ -120,7 +125,14 @@ def message_of(error: BaseException) -> str:
         return RESPONSES.get(error.code or 500, b"error").decode().lower()
     if isinstance(error, defer.CancelledError):
         return "the server is stopping"
+    if _out_of_files(error):
+        return "too many files and connections are open"
     return "internal error"
+
+
+def _out_of_files(error: BaseException) -> bool:
+    """It passes when some connections end; a traceback for each request would only fill the log meanwhile."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def registry_body(code: str, message: str) -> bytes:
@@ -132,7 +144,7 @@ def error_reply(request: Any, failure: Failure, style: Style) -> bytes:
     """Set status and headers for a failure, log it when it is ours, and give the body."""
     error: BaseException = failure.value  # type: ignore[assignment]  # None only for a failure made by hand
     status = status_of(error)
-    if not isinstance(error, (errors.KrakenError, HTTPException, defer.CancelledError)):
+    if not isinstance(error, (errors.KrakenError, HTTPException, defer.CancelledError)) and not _out_of_files(error):
         log.failure("{method} {path} failed", failure=failure, **_names(request))
     elif status >= 500:
         log.warn("{method} {path}: {error}", error=str(error), **_names(request))

@@ -251,3 +251,20 @@ async def test_both_algorithms_lie_side_by_side(store, sample, tmp_path) -> None
         source.write_bytes(blob.data)
         await store.commit(source, blob.digest, blob.meta)
     assert {record.digest.algorithm for record in store.records()} == {"sha256", "sha512"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_open_that_fails_midway_leaves_no_descriptor(put, store, pool, monkeypatch) -> None:
+    blob = await put()
+    fresh = BlobStore(store.root, reactor=reactor, pool=pool)
+
+    def no_more(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(disk, "read_or_none", no_more)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        with pytest.raises(OSError, match="Too many"):
+            fresh.open(blob.digest)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert not fresh.is_pinned(blob.digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -241,3 +242,20 @@ async def test_close_lets_go_of_the_files_and_keeps_the_sessions(uploads, make_u
     await upload.write(b"abc")
     await uploads.close()
     assert (await make_uploads().get(upload.id)).offset == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_session_that_cannot_be_read_again_leaves_no_descriptor(uploads, make_uploads, monkeypatch) -> None:
+    upload = await uploads.create()
+    await upload.write(b"x" * 1000)
+    await uploads.close()
+    restarted = make_uploads()
+
+    def broken(fd: int, size: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, "bad sector")
+
+    monkeypatch.setattr(os, "pread", broken)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="bad sector"):
+        await restarted.get(upload.id)
+    assert len(os.listdir("/proc/self/fd")) == before

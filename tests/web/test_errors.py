@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from typing import Any
 
@@ -42,6 +43,8 @@ TABLE = [
     (HttpError(405, "x"), 405, "UNSUPPORTED"),
     (HttpError(415, "x", "MANIFEST_INVALID"), 415, "MANIFEST_INVALID"),
     (CancelledError(), 503, "UNAVAILABLE"),
+    (OSError(errno.EMFILE, "secret"), 503, "UNAVAILABLE"),
+    (OSError(errno.EIO, "secret"), 500, "UNKNOWN"),
     (ZeroDivisionError("secret"), 500, "UNKNOWN"),
 ]
 
@@ -53,11 +56,13 @@ def test_every_error_has_a_status_and_a_code(error: Exception, status: int, code
 
 def test_an_unexpected_error_tells_nothing_of_itself() -> None:
     assert message_of(ZeroDivisionError("secret")) == "internal error"
+    assert "secret" not in message_of(OSError(errno.EMFILE, "secret"))
 
 
 def test_errors_bring_their_headers() -> None:
     assert headers_of(errors.RangeNotSatisfiable(7)) == {"Content-Range": "bytes */7"}
     assert headers_of(errors.Busy("x", retry_after_s=2.5)) == {"Retry-After": "3"}
+    assert headers_of(OSError(errno.ENFILE, "x")) == {"Retry-After": "1"}
     assert headers_of(errors.Unavailable("h", "x")) == {"Retry-After": "1"}
     assert headers_of(HttpError(405, "x", headers={"Allow": "GET"})) == {"Allow": "GET"}
 
