@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from krakentx.core.bitfield import Bitfield
 from krakentx.core.digest import Digest
@@ -138,22 +138,13 @@ class Torrent:
 
         Fails with what ended the download.
         """
-        waiter: Deferred[None] = Deferred()
         piece = offset // self.meta.piece_length
-        if piece < len(self._ready) and not self._ready[piece]:
-            self._waiting.setdefault(piece, []).append(waiter)
-        else:
-            self._waiting_whole.append(waiter)
-        return waiter
+        missing = piece < len(self._ready) and not self._ready[piece]
+        return _waiter(self._waiting.setdefault(piece, []) if missing else self._waiting_whole)
 
     def in_cache(self) -> Deferred[None]:
         """Fires when the blob is in the cache. Fails with what ended the download."""
-        waiter: Deferred[None] = Deferred()
-        if self.committed:
-            waiter.callback(None)
-        else:
-            self._waiting_commit.append(waiter)
-        return waiter
+        return succeed(None) if self.committed else _waiter(self._waiting_commit)
 
     def piece_ready(self, piece: int, source: str, now: float) -> None:
         """A piece's sum matched."""
@@ -220,13 +211,20 @@ class Torrent:
         return self.trouble or Unavailable("the swarm", reason)
 
 
+def _waiter(waiting: list[Deferred[None]]) -> Deferred[None]:
+    """One more who waits. Who gives up leaves no trace, however often clients come and go while nothing arrives."""
+    waiter: Deferred[None] = Deferred(waiting.remove)
+    waiting.append(waiter)
+    return waiter
+
+
 def _fire(waiters: list[Deferred[None]]) -> None:
-    for waiter in waiters:
-        if not waiter.called:  # else it was cancelled: its reader has gone
+    for waiter in list(waiters):
+        if not waiter.called:  # else it was cancelled by what an earlier one did: its reader has gone
             waiter.callback(None)
 
 
 def _fail(waiters: list[Deferred[None]], error: KrakenError) -> None:
-    for waiter in waiters:
+    for waiter in list(waiters):
         if not waiter.called:
             waiter.errback(error)

@@ -103,7 +103,7 @@ class Fetch:
 
     async def changed(self) -> None:
         """Wait until more may be served, or an error came. Raises: Unavailable: nothing did for a minute."""
-        waiter: Deferred[None] = Deferred()
+        waiter: Deferred[None] = Deferred(self._waiting.remove)
         self._waiting.append(waiter)
         try:
             await waiter.addTimeout(_STALL_S, self.clock)
@@ -112,7 +112,7 @@ class Fetch:
 
     def _wake(self) -> None:
         waiters, self._waiting = self._waiting, []
-        for waiter in waiters:
+        for waiter in list(waiters):
             if not waiter.called:
                 waiter.callback(None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from twisted.internet.defer import CancelledError
 
 from krakentx.core.bitfield import Bitfield
 from krakentx.core.errors import Corrupt, NotFound, OutOfSpace, Unavailable
@@ -230,3 +231,26 @@ def test_a_cached_blob_is_all_there(partial):
     assert torrent.released(0, 100) == 100
     assert torrent.in_cache().called
     torrent.close()
+
+
+def test_who_gives_up_waiting_leaves_no_trace(torrent):
+    for _ in range(100):
+        for waiter in (torrent.changed(0), torrent.changed(4 * PIECE + 1), torrent.in_cache()):
+            waiter.addErrback(lambda failure: failure.trap(CancelledError))
+            waiter.cancel()
+    assert not any(torrent._waiting.values())
+    assert torrent._waiting_commit == []
+
+
+def test_one_reader_may_end_another(torrent):
+    first, second = torrent.changed(0), torrent.changed(0)
+    second.addErrback(lambda failure: failure.trap(CancelledError))
+    first.addCallback(lambda _result: second.cancel())
+    third = torrent.changed(0)
+    torrent.piece_ready(0, "peer", 1.0)
+    assert first.called and second.called and third.called
+
+
+def test_a_blob_in_the_cache_is_not_waited_for(torrent):
+    torrent.set_committed()
+    assert torrent.in_cache().called
