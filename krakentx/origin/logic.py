@@ -10,8 +10,8 @@ from typing import Protocol
 from attrs import define, field
 
 from krakentx.core.digest import Digest
-from krakentx.core.errors import Conflict, KrakenError, NotFound
-from krakentx.core.metainfo import MetaInfo, PieceLengths, SumBuilder
+from krakentx.core.errors import Conflict, InvalidInput, KrakenError, NotFound
+from krakentx.core.metainfo import MAX_PIECES, MetaInfo, PieceLengths, SumBuilder
 from krakentx.origin.refresh import Refresher
 from krakentx.origin.replicas import Replicator
 from krakentx.origin.ring import Ring
@@ -205,6 +205,11 @@ class Origin:
 
     async def set_piece_length(self, digest: Digest, piece_length: int) -> None:
         """Cut a blob anew. Raises: NotFound, InvalidInput."""
+        size = self.store.stat(digest)
+        if size is None:
+            raise NotFound("blob", digest)
+        if size > MAX_PIECES * piece_length:  # before a sum is kept for each of them
+            raise InvalidInput("parameter", f"piece_length={piece_length} makes more than {MAX_PIECES} pieces")
         await self._make_metainfo(digest, PieceLengths(((0, piece_length),)))
 
     async def delete(self, digest: Digest) -> None:

@@ -215,12 +215,16 @@ async def test_a_backend_that_is_down_is_503_and_uploads_go_on(start, fetch, tmp
 
 
 @pytest_twisted.ensureDeferred
-async def test_delete_clean_up_and_settings(start, fetch, tmp_path: Path) -> None:
+async def test_delete_clean_up_and_settings(start, fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     origin = await start(build(config_of(tmp_path / "o"), reactor=reactor, rng=random.Random(1)))
     base = url(origin)
     data, digest = data_of(5)
     assert (await upload(fetch, base, data, digest)).status == 200
     assert (await fetch("POST", f"{base}/internal/blobs/{digest}/metainfo?piece_length=1000")).status == 200
+    monkeypatch.setattr("krakentx.origin.logic.MAX_PIECES", 2)
+    assert (await fetch("POST", f"{base}/internal/blobs/{digest}/metainfo?piece_length=1")).status == 400
+    absent = f"sha256:{'0' * 64}"
+    assert (await fetch("POST", f"{base}/internal/blobs/{absent}/metainfo?piece_length=1")).status == 404
     meta = await fetch("GET", f"{base}/internal/namespace/x/blobs/{digest}/metainfo")
     assert MetaInfo.from_json(meta.body).piece_length == 1000
     cleaned = await fetch("POST", f"{base}/forcecleanup?ttl_hr=0")
