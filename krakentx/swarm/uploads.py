@@ -9,6 +9,7 @@ bytes per second is compared with what it was with fewer slots, and slots that a
 from __future__ import annotations
 
 from collections import deque
+from random import Random
 
 from attrs import define
 
@@ -57,10 +58,15 @@ class SlotCount:
 
 
 class Uploads:
-    """Round robin over connections."""
+    """Round robin over connections; one that had nothing waiting joins at a place by chance.
 
-    def __init__(self, config: UploadConfig) -> None:
+    If it joined at the end, all origins would serve the first hosts of a rollout first, whose lines are full then, and
+    be idle in part while the others wait.
+    """
+
+    def __init__(self, config: UploadConfig, rng: Random) -> None:
         self.config = config
+        self._rng = rng
         self._waiting: dict[ConnID, deque[int]] = {}  # none of them empty
         # One piece per connection at a time: what stands behind another piece of the same socket would leave no
         # earlier, and could not be cancelled any more.
@@ -106,7 +112,7 @@ class Uploads:
         if waiting is None:
             self._waiting[conn] = deque((piece,))
             if leaving is None:
-                self._turn.append(conn)
+                self._turn.insert(int(self._rng.random() * (len(self._turn) + 1)), conn)
         elif piece not in waiting:
             if len(waiting) >= self.config.max_queued:
                 return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from krakentx.swarm.config import UploadConfig
 from krakentx.swarm.events import ConnID
 from krakentx.swarm.uploads import Uploads
@@ -10,8 +12,15 @@ A, B, C, D = (ConnID(n) for n in range(1, 5))
 MIB = 1 << 20
 
 
+class Behind(Random):
+    """Whoever joins stands behind all others."""
+
+    def random(self) -> float:
+        return 1 - 1e-9
+
+
 def test_round_robin_one_piece_per_connection() -> None:
-    uploads = Uploads(UploadConfig(slots=2))
+    uploads = Uploads(UploadConfig(slots=2), Behind())
     for piece in (1, 2, 3):
         assert uploads.add(A, piece)
     uploads.add(B, 7)
@@ -29,8 +38,18 @@ def test_round_robin_one_piece_per_connection() -> None:
     assert (len(uploads), uploads.active, uploads.waiting) == (0, 0, False)
 
 
+def test_who_joins_takes_a_place_by_chance() -> None:
+    firsts = set()
+    for seed in range(40):
+        uploads = Uploads(UploadConfig(slots=1), Random(seed))
+        for conn in (A, B, C, D):
+            uploads.add(conn, 1)
+        firsts.add(uploads.start(0.0)[0][0])
+    assert firsts == {A, B, C, D}
+
+
 def test_the_same_piece_is_queued_once_and_the_queue_is_bounded() -> None:
-    uploads = Uploads(UploadConfig(slots=1, max_queued=2))
+    uploads = Uploads(UploadConfig(slots=1, max_queued=2), Behind())
     assert uploads.add(A, 1)
     uploads.start(0.0)
     assert uploads.add(A, 1)
@@ -42,7 +61,7 @@ def test_the_same_piece_is_queued_once_and_the_queue_is_bounded() -> None:
 
 
 def test_cancel_drops_what_waits_only() -> None:
-    uploads = Uploads(UploadConfig(slots=1))
+    uploads = Uploads(UploadConfig(slots=1), Behind())
     uploads.add(A, 1)
     uploads.add(A, 2)
     uploads.start(0.0)
@@ -55,7 +74,7 @@ def test_cancel_drops_what_waits_only() -> None:
 
 
 def test_a_lost_connection_gives_its_slot_back() -> None:
-    uploads = Uploads(UploadConfig(slots=1))
+    uploads = Uploads(UploadConfig(slots=1), Behind())
     uploads.add(A, 1)
     uploads.add(A, 2)
     uploads.add(B, 3)
@@ -68,7 +87,7 @@ def test_a_lost_connection_gives_its_slot_back() -> None:
 
 
 def test_a_stuck_piece_holds_no_slot() -> None:
-    uploads = Uploads(UploadConfig(slots=1))
+    uploads = Uploads(UploadConfig(slots=1), Behind())
     uploads.add(A, 1)
     uploads.add(B, 2)
     assert uploads.start(0.0) == [(A, 1)]
@@ -79,7 +98,7 @@ def test_a_stuck_piece_holds_no_slot() -> None:
 
 
 def test_stuck_pieces_are_bounded() -> None:
-    uploads = Uploads(UploadConfig(slots=1, max_slots=3))
+    uploads = Uploads(UploadConfig(slots=1, max_slots=3), Behind())
     for number in range(10):
         uploads.add(ConnID(number), 0)
     for second in range(10):
@@ -89,7 +108,7 @@ def test_stuck_pieces_are_bounded() -> None:
 
 def simulate(per_receiver: float, line: float, seconds: float) -> tuple[float, int]:
     """20 receivers that take `per_receiver` each, a line of `line` bytes/s; returns the rate reached and the slots."""
-    uploads = Uploads(UploadConfig())
+    uploads = Uploads(UploadConfig(), Behind())
     now, sent, counter = 0.0, 0.0, 0
     left: dict[ConnID, float] = {}
     for number in range(20):
