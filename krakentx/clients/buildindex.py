@@ -115,7 +115,7 @@ class BuildIndexClient:
             return await self.http.request(method, f"http://{host}{path}", ok=ok, timeout_s=timeout_s)
 
         hosts = (await self.pool.shuffled())[:_ASKED]
-        return await first_answer(hosts, one, self.pool.health)
+        return await first_answer("build-index", hosts, one, self.pool.health)
 
     async def _pages(self, path: str) -> set[str]:
         names: set[str] = set()

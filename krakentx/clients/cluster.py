@@ -52,7 +52,7 @@ class OriginCluster:
             Unavailable: none of the members asked could tell.
         """
         members = (await self.pool.shuffled())[:_ASKED_FOR_LOCATIONS]
-        return await first_answer(members, lambda host: self.client(host).locations(digest), self.pool.health)
+        return await first_answer("origin", members, lambda host: self.client(host).locations(digest), self.pool.health)
 
     async def stat(self, namespace: str, digest: Digest) -> int:
         """Size in bytes.
@@ -82,7 +82,7 @@ class OriginCluster:
                 raise Unavailable(host, "does not have it", status=404) from None
 
         try:
-            return await first_answer(owners, one, self.pool.health)
+            return await first_answer("origin", owners, one, self.pool.health)
         except Unavailable:
             if len(missing) == len(owners):
                 raise NotFound("blob", digest) from None
@@ -150,7 +150,7 @@ class OriginCluster:
             await self.client(host).upload(namespace, digest, source, size_bytes)
             return host
 
-        return await first_answer(await self.owners(digest), one, self.pool.health)
+        return await first_answer("origin", await self.owners(digest), one, self.pool.health)
 
     async def prefetch(self, namespace: str, digest: Digest) -> None:
         """Have an owner fetch the blob from the backend, and wait for it.
@@ -210,4 +210,4 @@ class OriginCluster:
     async def readiness(self) -> None:
         """Raises: Unavailable: no member is ready."""
         members = await self.pool.shuffled()
-        await first_answer(members, lambda host: self.client(host).readiness(), self.pool.health)
+        await first_answer("origin", members, lambda host: self.client(host).readiness(), self.pool.health)

@@ -211,10 +211,11 @@ class HostPool:
         return sorted(hosts, key=lambda host: (not self.health.healthy(host), self.health.shaky(host)))
 
 
-async def first_answer(hosts: Sequence[str], ask: Callable[[str], Awaitable[T]], health: PassiveHealth) -> T:
+async def first_answer(what: str, hosts: Sequence[str], ask: Callable[[str], Awaitable[T]], health: PassiveHealth) -> T:
     """Ask one host after another until one answers.
 
     Args:
+        what: the hosts are, for the error: `tracker`, `origin`.
         ask: one request with its own deadline; `Unavailable` means: try the next.
 
     Raises:
@@ -231,5 +232,5 @@ async def first_answer(hosts: Sequence[str], ask: Callable[[str], Awaitable[T]],
         health.passed(host)
         return answer
     if len(reasons) == 1:
-        raise Unavailable(hosts[0], reasons[0].partition(": ")[2])
-    raise Unavailable(f"every one of {len(hosts)} hosts", "; ".join(reasons) or "none is known")
+        raise Unavailable(f"{what} {hosts[0]}", reasons[0].partition(": ")[2])
+    raise Unavailable(f"every {what} of {len(hosts)}", "; ".join(reasons) or "none is known")

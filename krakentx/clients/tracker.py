@@ -157,7 +157,7 @@ class TrackerClient:
             except InvalidInput as error:
                 raise Unavailable(host, error.message) from error
 
-        return await first_answer(await self.trackers.owners(digest), ask, self.trackers.health)
+        return await first_answer("tracker", await self.trackers.owners(digest), ask, self.trackers.health)
 
     async def metainfo(self, namespace: str, digest: Digest) -> MetaInfo:
         """How the blob is cut into pieces.
@@ -182,7 +182,7 @@ class TrackerClient:
         async def ask(host: str) -> MetaInfo:
             return await poll(lambda: once(host), clock=self.clock, host=host, limit_s=self.timeouts.pending_s)
 
-        return await first_answer(await self.trackers.owners(digest), ask, self.trackers.health)
+        return await first_answer("tracker", await self.trackers.owners(digest), ask, self.trackers.health)
 
     async def readiness(self, digest: Digest) -> None:
         """Ask the first tracker of the ring whether it is ready.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from krakentx.core.errors import Corrupt, KrakenError, Unavailable
@@ -26,6 +26,9 @@ from krakentx.swarm import effects as fx
 from krakentx.swarm import events as ev
 from krakentx.swarm.config import SwarmConfig
 from krakentx.wire.messages import Handshake
+
+_ANNOUNCE_TROUBLE_S = 60.0
+"""Between two lines of the log about announces that failed; the others are `debug`."""
 
 
 class Executor:
@@ -56,6 +59,7 @@ class Executor:
         self._announcer = announcer
         self._fallback = fallback
         self._stopped = False
+        self._told_announce: float | None = None
         self._fetching: dict[Torrent, set[Deferred[ev.FetchProblem | None]]] = {}
         self._turns = Turns(engine, reactor, self._execute, self._handled, self._broken)
         self.feed = self._turns.feed
@@ -136,7 +140,7 @@ class Executor:
             timeout_s = self._config.announce.answer_timeout_s
             answer = await Deferred.fromCoroutine(work).addTimeout(timeout_s, self._reactor)
         except (KrakenError, TimeoutError) as error:
-            self.log.warn("announce of {torrent} failed: {error}", torrent=str(effect.torrent), error=str(error))
+            self._tell_failed_announce(effect.torrent, str(error) or "no answer in time")
             self.feed(ev.AnnounceFailed(effect.torrent))
         except CancelledError:
             raise
@@ -145,6 +149,15 @@ class Executor:
             self.feed(ev.AnnounceFailed(effect.torrent))
         else:
             self.feed(ev.PeersOffered(effect.torrent, answer.peers, answer.interval_s))
+
+    def _tell_failed_announce(self, torrent: InfoHash, why: str) -> None:
+        """One line a minute is enough: a tracker that is down fails every announce of every torrent."""
+        now = self._reactor.seconds()
+        again = self._told_announce is not None and now - self._told_announce < _ANNOUNCE_TROUBLE_S
+        if not again:
+            self._told_announce = now
+        level = LogLevel.debug if again else LogLevel.warn
+        self.log.emit(level, "announce of {torrent} failed: {why}", torrent=str(torrent), why=why)
 
     def _fetch(self, effect: fx.FetchFromOrigin) -> None:
         torrent = self.torrents.get(effect.torrent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from collections.abc import Awaitable, Callable, Container, Coroutine, Mapping
@@ -406,7 +407,8 @@ def _told(host: str, url: str, error: Exception) -> Exception:
 
 
 def _plain(error: BaseException | None) -> str:
-    text = str(error) or type(error).__name__
+    number = getattr(error, "osError", None)  # Twisted's errors say the same twice, and the number between
+    text = os.strerror(number) if isinstance(number, int) else str(error) or type(error).__name__
     return text.rstrip(".").replace("\n", " ")
 
 

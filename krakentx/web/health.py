@@ -45,7 +45,8 @@ def add_health(
         except TimeoutError:
             return f"{name}: no answer within {timeout_s:g} s"
         except KrakenError as error:
-            return f"{name}: {error}"
+            text = str(error)
+            return text if text.startswith(f"{name} ") else f"{name}: {text}"
         except Exception:  # a monitor must get an answer, whatever broke
             log.failure("check of {name} failed", name=name)
             return f"{name}: internal error"

@@ -92,13 +92,15 @@ async def test_the_next_host_is_asked_only_when_one_is_in_trouble(clock: Clock) 
             raise NotFound("blob", "x")
         return host
 
-    assert await first_answer(["a", "b", "c"], ask, health) == "b"
+    assert await first_answer("tracker", ["a", "b", "c"], ask, health) == "b"
     assert asked == ["a", "b"]
     assert health.shaky("a")
     with pytest.raises(NotFound):
-        await first_answer(["a", "c", "b"], ask, health)
-    with pytest.raises(Unavailable, match="is down"):
-        await first_answer(["a", "a"], ask, health)
+        await first_answer("tracker", ["a", "c", "b"], ask, health)
+    with pytest.raises(Unavailable, match=r"^every tracker of 2 is unavailable: a: is down; a: is down$"):
+        await first_answer("tracker", ["a", "a"], ask, health)
+    with pytest.raises(Unavailable, match=r"^tracker a is unavailable: is down$"):
+        await first_answer("tracker", ["a"], ask, health)
 
 
 @pytest_twisted.ensureDeferred

@@ -319,6 +319,20 @@ async def test_a_refused_dial_is_told_with_its_address(peer, tracker, origin, pu
     assert agent.scheduler.counters.dial_failures >= 1
 
 
+@pytest_twisted.ensureDeferred
+async def test_announces_that_fail_are_one_line_a_minute(peer, publish, blob, logs, monkeypatch):
+    async def down(*_args, **_kwargs):
+        raise Unavailable("tracker 127.0.0.1:15003", "is down")
+
+    monkeypatch.setattr(FakeAnnouncer, "announce", down)
+    agent = await peer(stall_s=0.3)
+    for size in (MIB, 2 * MIB):
+        with pytest.raises(Unavailable):
+            await agent.read(await publish(blob(size)))
+    told = [event["log_level"].name for event in logs if "announce of" in (event.get("log_format") or "")]
+    assert len(told) >= 2 and told == ["warn"] + ["debug"] * (len(told) - 1)
+
+
 def forged(blob):
     """Metainfo under which all sums match, and the whole does not hash to its name."""
     digest = Digest.of(b"something else")

@@ -155,7 +155,7 @@ async def test_no_connection(http: HttpClient) -> None:
     with pytest.raises(NotConnected) as caught:
         await http.request("GET", f"http://127.0.0.1:{port}/")
     assert (caught.value.host, caught.value.status) == (f"127.0.0.1:{port}", None)
-    assert "refused" in caught.value.reason
+    assert caught.value.reason == "Connection refused"
 
 
 @ensure
