@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from krakentx.herd.config import RedisConfig
 
 _NAME = "redis-server"
 _POLL_S = 0.05
+_ORPHAN_S = 2.0
 
 
 class RedisServer(ProcessMonitor):
@@ -41,10 +44,22 @@ class RedisServer(ProcessMonitor):
         if program is None:
             raise ConfigError(f"redis.spawn needs the program {config.binary}; install it, or leave redis.spawn out")
         folder.mkdir(parents=True, exist_ok=True)
+        pidfile = folder / "redis.pid"
+        end_orphan(pidfile)
         self.minRestartDelay = config.retry_s  # type: ignore[assignment]  # any number of seconds does
         self._timer = reactor
         self._port = config.port
-        argv = [program, "--port", str(config.port), "--bind", config.bind, "--dir", str(folder)]
+        argv = [
+            program,
+            "--port",
+            str(config.port),
+            "--bind",
+            config.bind,
+            "--dir",
+            str(folder),
+            "--pidfile",
+            str(pidfile),
+        ]
         argv += ["--save", "", "--appendonly", "no", "--daemonize", "no", "--loglevel", "warning"]
         self.addProcess(_NAME, argv, env=dict(os.environ), cwd=str(folder))
 
@@ -61,3 +76,20 @@ class RedisServer(ProcessMonitor):
     async def _ended(self) -> None:
         while self.protocols:  # not for ever: after `killTime` it is killed
             await deferLater(self._timer, _POLL_S)
+
+
+def end_orphan(pidfile: Path) -> None:
+    """End the redis-server of a herd that was killed: it lives on, and holds the port.
+
+    A number in a file may be anybody's by now; ours is the process that works in the folder of the file.
+    """
+    try:
+        pid = int(pidfile.read_text())
+        if not Path(f"/proc/{pid}/cwd").samefile(pidfile.parent):
+            return
+        os.kill(pid, signal.SIGTERM)
+    except (OSError, ValueError):
+        return  # no file, no such process, or not ours to see
+    deadline = time.monotonic() + _ORPHAN_S
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(_POLL_S)  # before the reactor runs

@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from twisted.internet import reactor
 
 from krakentx.core.errors import ConfigError
 from krakentx.herd.config import RedisConfig
-from krakentx.herd.redis import RedisServer
+from krakentx.herd.redis import RedisServer, end_orphan
 from tests.herd.world import Image, evolved, free_ports, herd_config, pull, push, registry_of, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
@@ -64,6 +66,31 @@ async def test_the_herd_starts_it_again_and_takes_it_along(world, tmp_path: Path
     await one.end(one.herd)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_server_of_a_herd_that_was_killed_gives_its_port_back(tmp_path: Path, start) -> None:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not on this machine; it comes with the Debian package redis-server")
+    (port,) = free_ports(1)
+    pidfile = tmp_path / "redis" / "redis.pid"
+    pidfile.parent.mkdir()
+    argv = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--pidfile", str(pidfile), "--save", ""]
+    orphan = subprocess.Popen(argv, cwd=pidfile.parent, stdout=subprocess.DEVNULL)
+    await until(lambda: listens(port) and pidfile.exists())
+    threading.Thread(target=orphan.wait).start()  # as init does with orphans
+
+    await start(RedisServer(RedisConfig(spawn=True, port=port), pidfile.parent, reactor=reactor))
+    await until(lambda: listens(port))
+    assert pid_of(port) != orphan.pid
+
+
+def test_a_process_that_only_has_the_number_of_ours_lives_on(tmp_path: Path) -> None:
+    (tmp_path / "redis.pid").write_text(f"{os.getpid()}\n")
+    end_orphan(tmp_path / "redis.pid")
+    (tmp_path / "redis.pid").write_text("no number\n")
+    end_orphan(tmp_path / "redis.pid")
+    assert Path("/proc/self").exists()
 
 
 def test_a_missing_program_is_told_in_words(tmp_path: Path) -> None:
