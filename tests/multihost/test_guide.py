@@ -167,7 +167,7 @@ def tracker_dropped(site: Site) -> str:
     site.herd.host.drop(15003)
     try:
         assert answers(site.agent, f"http://localhost:16000/v2/guide/tracker/manifests/{manifest}")
-        wait_for("a failed announce", lambda: " failed: 10.0.1.100:15003 is " in site.agent.log("agent"))
+        wait_for("a failed announce", lambda: " failed: tracker 10.0.1.100:15003 is " in site.agent.log("agent"))
         return site.agent.run("curl", "-s", "http://localhost:16002/readiness", path=FULL_PATH)
     finally:
         site.herd.host.undrop()
