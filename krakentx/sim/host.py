@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 from typing import Protocol
 
 from attrs import Factory, define
@@ -13,6 +14,7 @@ from krakentx.core.peer import InfoHash, PeerContext
 from krakentx.sim.clock import Clock
 from krakentx.sim.faults import Parcel
 from krakentx.sim.pipe import Endpoint
+from krakentx.swarm.config import SwarmConfig
 from krakentx.swarm.effects import Effect
 from krakentx.swarm.events import ConnID, Event, HandshakeReceived, TorrentAdded
 
@@ -28,6 +30,13 @@ class Mind(Protocol):
 
     def load(self) -> dict[str, int]:
         """How many things it holds, by kind."""
+
+
+class MakeMind(Protocol):
+    """Makes what decides for a host."""
+
+    def __call__(self, *, context: PeerContext, config: SwarmConfig, rng: Random, dials: bool, fallback: bool) -> Mind:
+        """As `Engine`."""
 
 
 @define(eq=False, kw_only=True)
@@ -97,6 +106,12 @@ class Host(Endpoint):
         have = Bitfield.of(meta.piece_count, self.blobs.setdefault(torrent, {}))
         self.loaded[torrent] = meta
         self.tell(TorrentAdded(meta, have, "namespace", wanted))
+
+    def write(self, torrent: InfoHash, piece: int) -> None:
+        """Somebody begins to write a piece: a connection, or a fetch."""
+        key = (torrent, piece)
+        assert key not in self.writing, f"two writers of piece {piece}"
+        self.writing.add(key)
 
     def took(self, parcel: Parcel, source: Endpoint) -> None:
         """A piece that was granted is on disk."""

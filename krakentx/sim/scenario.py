@@ -11,11 +11,12 @@ from attrs import Factory, define, frozen
 
 from krakentx.core.digest import Digest
 from krakentx.core.metainfo import MetaInfo
+from krakentx.sim.audit import audit
 from krakentx.sim.faults import Faults
-from krakentx.sim.host import Host
+from krakentx.sim.host import Host, MakeMind
 from krakentx.sim.pipe import Rack
 from krakentx.sim.reference import ReferenceMind
-from krakentx.sim.world import MakeMind, Network, World
+from krakentx.sim.world import Network, World
 from krakentx.swarm.config import SwarmConfig
 from krakentx.swarm.engine import Engine
 
@@ -153,7 +154,7 @@ def run(
     look()
     world.clock.run(scenario.arrival_s + _LIMIT * scenario.ideal_s + _LIMIT_S, lambda: not world.unfinished)
     outcome = _outcome(scenario, world, agents, series)
-    world.audit()
+    audit(world)
     return outcome
 
 

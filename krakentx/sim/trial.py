@@ -11,6 +11,7 @@ from random import Random
 from attrs import Factory, define, field
 
 from krakentx.core.metainfo import MetaInfo
+from krakentx.sim.audit import audit
 from krakentx.sim.faults import Faults
 from krakentx.sim.host import Host
 from krakentx.sim.scenario import some_blob
@@ -80,7 +81,7 @@ class Trial:
         world.clock.run(LIMIT_S, lambda: not world.unfinished)
         problems = [f"{host.name} did not finish: {host.failed}" for host in world.unfinished]
         problems = problems or self._traffic() + self._left_behind(origin)
-        world.audit()
+        audit(world)
         return problems
 
     def _traffic(self) -> list[str]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import Factory, define, field, frozen
 
@@ -20,7 +20,7 @@ from krakentx.core.peer import PeerContext, PeerID, PeerInfo
 from krakentx.sim.clock import Clock
 from krakentx.sim.faults import Fate, Faults, Parcel
 from krakentx.sim.flows import Flows, Line
-from krakentx.sim.host import Host, Mind
+from krakentx.sim.host import Host, MakeMind, Mind
 from krakentx.sim.pipe import Rack, Wire, connect
 from krakentx.sim.tracker import Trackers
 from krakentx.swarm import effects as fx
@@ -31,16 +31,8 @@ from krakentx.swarm.events import Event, FetchProblem, Lost
 from krakentx.wire.messages import Handshake, PieceRequest
 
 _VERIFY_S = 0.001
-_FUZZ = 1e-6  # of a sum of bytes: rounding
 _HTTP_REFUSAL_S = 0.1
 _PORT = 16001
-
-
-class MakeMind(Protocol):
-    """Makes what decides for a host."""
-
-    def __call__(self, *, context: PeerContext, config: SwarmConfig, rng: Random, dials: bool, fallback: bool) -> Mind:
-        """As `Engine`."""
 
 
 @frozen
@@ -190,28 +182,6 @@ class World:
         if host.alive and meta.info_hash not in host.loaded:
             host.add(meta, wanted=True)
 
-    def audit(self) -> None:
-        """Stop everything, and see that every byte that left a host came to another, and no line carried too much.
-
-        Nothing can happen in this world afterwards.
-        """
-        for host in self.hosts.values():
-            host.alive = False
-        for host in self.hosts.values():
-            for end in host.ends.values():
-                end.abort()
-        self.clock.run(self.clock.now + 2 * self.network.latency_s, lambda: False)
-        hosts = self.hosts.values()
-        out = sum(host.up.carried for host in hosts)
-        into = sum(host.down.carried for host in hosts)
-        counted = sum(sum(host.received.values()) + host.lost for host in hosts)
-        for other in (into, counted):
-            assert abs(other - out) <= _FUZZ * max(out, 1.0), f"{out:.0f} bytes left, {other:.0f} came"
-        for host in hosts:
-            for line in (host.up, host.down, *((host.rack.up, host.rack.down) if host.rack else ())):
-                most = line.capacity * self.clock.now
-                assert line.carried <= most * (1 + _FUZZ), f"{line.name} carried {line.carried:.0f} of {most:.0f}"
-
     # ---- faults of hosts
 
     def kill(self, host: Host) -> None:
@@ -304,7 +274,7 @@ class World:
     def _receive(self, host: Host, effect: fx.ReceivePiece) -> None:
         end = host.ends.get(effect.conn)
         if end is not None:
-            self._write(host, effect.torrent, effect.index)
+            host.write(effect.torrent, effect.index)
             end.grant(True)
 
     def _skip(self, host: Host, effect: fx.SkipPayload) -> None:
@@ -316,11 +286,6 @@ class World:
             end.close()
         else:
             host.abandoned.add(effect.conn)
-
-    def _write(self, host: Host, torrent: Any, piece: int) -> None:
-        key = (torrent, piece)
-        assert key not in host.writing, f"two writers of piece {piece}"
-        host.writing.add(key)
 
     def _wake_at(self, host: Host, effect: fx.WakeAt) -> None:
         host.tick += 1
@@ -388,7 +353,7 @@ class World:
             self._later(host, _HTTP_REFUSAL_S, ev.FetchEnded(effect.torrent, effect.pieces, problem))
             return
         for piece in effect.pieces:
-            self._write(host, effect.torrent, piece)
+            host.write(effect.torrent, piece)
         source = self.rng.choice(sources)
         self.clock.at(4 * self.network.latency_s, self._fetch_next, host, host.engine, source, effect, 0)
 
