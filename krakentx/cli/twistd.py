@@ -36,6 +36,8 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, Logger, LogLevel
 from twisted.python import usage
 
+import krakentx
+import twisted
 from krakentx import logs
 from krakentx.cli.notify import Notifier, listening
 from krakentx.config.load import load, yaml_key
@@ -123,6 +125,11 @@ class ComponentOptions(usage.Options):
             super().parseOptions(self._dashes(list(options or [])))  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
             die(f"{error}; `twistd kraken-{self.component} --help` lists the options")
+
+    def opt_version(self) -> NoReturn:
+        """Display the versions of KrakenTX and Twisted and exit."""
+        print(f"KrakenTX {krakentx.__version__}, Twisted {twisted.__version__}")
+        raise SystemExit(0)
 
     def parseArgs(self, *extra: str) -> None:
         if extra:

@@ -321,13 +321,14 @@ class KrakenSite(Site):
         level = LogLevel.debug if request.path in _QUIET else LogLevel.warn if status >= 500 else self._level
         access.emit(
             level,
-            "{name} {method} {path} {status} {size_bytes} bytes {elapsed_s:.3f} s",
+            "{name} {method} {path} {status} {size_bytes} bytes {elapsed_s:.3f} s for {client}",
             name=self.name,
             method=request.method.decode("latin-1"),
             path=request.path.decode("latin-1"),
             status=status,
             size_bytes=request.sentLength,
             elapsed_s=elapsed_s,
+            client=getattr(request.getClientAddress(), "host", "-"),
         )
 
     def forget(self, channel: KrakenChannel) -> None:

@@ -292,7 +292,7 @@ async def test_each_request_is_one_line_in_the_log(uploads: Uploads, serve: Any,
         (LogLevel.debug, "agent", "GET", "/health", 200, 2),
         (LogLevel.info, "agent", "PUT", "/slow/x", 499, 0),
     ]
-    assert all(e["elapsed_s"] >= 0 for e in lines)
+    assert all(e["elapsed_s"] >= 0 and e["client"] == "127.0.0.1" for e in lines)
 
 
 @pytest_twisted.ensureDeferred
