@@ -86,6 +86,10 @@ def build(
     )
     queue.writer = Worker(tasks, {WRITE_BACK: queue.write}, config.writeback, reactor=reactor, rng=rng)
     queue.replicator = Worker(tasks, {REPLICATE: queue.send}, config.tag_replication, reactor=reactor, rng=rng)
+    writing = metrics.gauge("writeback_waiting", "Tags that are not in the backend yet.")
+    writing.set_function(lambda: queue.writer.waiting)
+    sending = metrics.gauge("replication_waiting", "Tags that other clusters do not have yet.")
+    sending.set_function(lambda: queue.replicator.waiting)
     cluster = hosts(config.cluster.hosts, config.port)
     index = service.index = BuildIndex(
         store=store,

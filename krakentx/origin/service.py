@@ -214,6 +214,8 @@ def build(
         # Without a backend nothing else has these blobs.
         BlobSweeper(store, castore.cache_cleanup, reactor=reactor, pool=pool).setServiceParent(service)
     metrics.registry.register(SwarmCollector("origin", scheduler))
+    waiting = metrics.gauge("writeback_waiting", "Blobs that are not in the backend yet.")
+    waiting.set_function(lambda: writeback.worker.waiting)
     metrics.gauge("refreshes", "Blobs being fetched from the backend.").set_function(lambda: refresher.running)
     for part in (ring, writeback.worker, scheduler, service.http):
         part.setServiceParent(service)

@@ -97,9 +97,9 @@ class TaskStore:
         """What waits, the oldest first."""
         return await self._run(self._waiting, kind, limit)
 
-    async def count(self, kind: str | None = None) -> int:
-        """How many wait."""
-        return await self._run(self._count, kind)
+    async def count(self, kinds: list[str] | None = None) -> int:
+        """How many wait, of some kinds or of all."""
+        return await self._run(self._count, kinds)
 
     async def close(self) -> None:
         """Close the file, after what is under way."""
@@ -160,8 +160,9 @@ class TaskStore:
         query = f"SELECT {_COLUMNS} FROM task WHERE kind = coalesce(?, kind) ORDER BY created_at, kind, key LIMIT ?"
         return [_task(row) for row in self._db.execute(query, (kind, limit))]
 
-    def _count(self, kind: str | None) -> int:
-        return int(self._db.execute("SELECT count(*) FROM task WHERE kind = coalesce(?, kind)", (kind,)).fetchone()[0])
+    def _count(self, kinds: list[str] | None) -> int:
+        which = "" if kinds is None else f" WHERE kind IN ({', '.join('?' * len(kinds))})"
+        return int(self._db.execute(f"SELECT count(*) FROM task{which}", kinds or ()).fetchone()[0])
 
 
 def _task(row: tuple[Any, ...]) -> Task:

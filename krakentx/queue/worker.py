@@ -55,6 +55,8 @@ class Worker(Service):
         """Attempts that failed since the start."""
         self.successes = 0
         """Tasks done since the start."""
+        self.waiting = 0
+        """Tasks that wait or are at work, as of the last look."""
 
     async def submit(self, kind: str, key: str, payload: Mapping[str, Any], *, delay_s: float = 0.0) -> None:
         """`TaskStore.add`, and look at once whether it can be begun."""
@@ -101,6 +103,7 @@ class Worker(Service):
     async def _begin_what_is_due(self) -> float:
         """Returns for how many seconds there is nothing to begin."""
         self._woken = False
+        self.waiting = await self._store.count(list(self._handlers))
         free = self._config.workers - len(self._running)
         if free <= 0:
             return _LONGEST_PAUSE_S

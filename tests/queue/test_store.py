@@ -21,7 +21,7 @@ async def test_tasks_survive_a_restart(tasks, make_tasks) -> None:
     ]
     task = await again.get("writeback", "a")
     assert task is not None and task.payload == {"namespace": "x", "n": 1} and task.failures == 0
-    assert (await again.count(), await again.count("replicate")) == (3, 1)
+    assert (await again.count(), await again.count(["replicate"])) == (3, 1)
     assert [task.key for task in await again.waiting("writeback", limit=1)] == ["a"]
     await again.close()
     await tasks.close()
