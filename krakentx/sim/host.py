@@ -45,6 +45,7 @@ class Host(Endpoint):
 
     Args:
         execute: does one effect.
+        told: hears of each event before the Engine does.
         blobs: what is on its disk: piece -> its bytes are right.
     """
 
@@ -52,6 +53,7 @@ class Host(Endpoint):
     engine: Mind
     clock: Clock
     execute: Callable[[Host, Effect], None]
+    told: Callable[[Host, Event], None] | None = None
     blobs: dict[InfoHash, dict[int, bool]] = Factory(dict)
     loaded: dict[InfoHash, MetaInfo] = Factory(dict)  # torrents that its Engine knows
     wanted: dict[InfoHash, MetaInfo] = Factory(dict)
@@ -91,6 +93,8 @@ class Host(Endpoint):
         if type(event) is HandshakeReceived and event.handshake.info_hash not in self.loaded:
             self._load(event.handshake.info_hash)
         self.events += 1
+        if self.told is not None:
+            self.told(self, event)
         execute = self.execute
         for effect in self.engine.handle(event, self.clock.now):
             execute(self, effect)

@@ -54,6 +54,7 @@ class World:
     Args:
         make: what decides for the hosts.
         record: takes one line for each effect.
+        listen: takes one line for each event that a host is told of.
     """
 
     seed: int
@@ -62,6 +63,7 @@ class World:
     config: SwarmConfig = Factory(SwarmConfig)
     make: MakeMind = Engine
     record: Callable[[str], None] | None = None
+    listen: Callable[[str], None] | None = None
     rng: Random = field(init=False)
     clock: Clock = field(init=False)
     flows: Flows = field(init=False)
@@ -131,6 +133,7 @@ class World:
             engine=self._mind(context, fallback),
             clock=self.clock,
             execute=self._execute if self.record is None else self._recorded,
+            told=None if self.listen is None else self._listened,
             up=Line(f"{name} up", rate),
             down=Line(f"{name} down", rate),
             rack=rack,
@@ -186,7 +189,7 @@ class World:
 
     def kill(self, host: Host) -> None:
         """The host falls silent: no packet of it arrives any more, and none is refused."""
-        self.fault_counts["death"] += 1
+        self.fault_counts["origin_death" if host.context.origin else "death"] += 1
         host.alive = False
         self.unfinished.pop(host, None)
         for end in list(host.ends.values()):
@@ -238,6 +241,10 @@ class World:
         self.record(f"{self.clock.now:10.6f} {host.name:>8} {repr(effect)[:200]}")
         self._do[type(effect)](host, effect)
 
+    def _listened(self, host: Host, event: Event) -> None:
+        assert self.listen is not None
+        self.listen(f"{self.clock.now:10.6f} {host.name:>8} <- {repr(event)[:200]}")
+
     def _send(self, host: Host, effect: fx.Send) -> None:
         end = host.ends.get(effect.conn)
         if end is None:  # the other side has closed it
@@ -260,6 +267,7 @@ class World:
         size = host.loaded[torrent].piece_size(piece)
         draw, faults = self.rng.random, self.faults
         good = not (host.liar and draw() < faults.lie)
+        self.fault_counts["lie"] += not good
         right = good and host.blobs[torrent].get(piece, False) and not (host.forger and draw() < faults.lie)
         fate = Fate.ARRIVES
         if faults.stall and draw() < faults.stall:
@@ -323,7 +331,7 @@ class World:
         down, up = self.faults.tracker_down_s
         torrent = effect.torrent
         if host.dark or down <= self.clock.now < up or self.rng.random() < self.faults.announce_loss:
-            self.fault_counts["announce"] += 1
+            self.fault_counts["tracker_outage" if down <= self.clock.now < up else "announce"] += 1
             self._later(host, 0.5, ev.AnnounceFailed(torrent))
             return
         digest = host.loaded[torrent].digest
@@ -350,6 +358,7 @@ class World:
         sources = [origin for origin in self.origins if origin.alive and effect.torrent in origin.blobs]
         if self.faults.http_down or not sources or host.dark:
             problem = FetchProblem.UNAVAILABLE
+            self.fault_counts["fetch"] += 1
             self._later(host, _HTTP_REFUSAL_S, ev.FetchEnded(effect.torrent, effect.pieces, problem))
             return
         for piece in effect.pieces:
