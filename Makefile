@@ -6,10 +6,11 @@ PY := .venv/bin/python
 RUNTIME := .venv/.runtime
 DEV := .venv/.dev
 ARGS ?=
+SEEDS ?= 1000
 
 export PYTHON
 
-.PHONY: help devcluster test bench bench-multihost lint types format wheel clean
+.PHONY: help devcluster test faults bench bench-multihost lint types format wheel clean
 
 help:  ## list what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 17
@@ -19,6 +20,9 @@ devcluster: $(RUNTIME)  ## run a herd and two agents here (KRAKEN_DATA=.devclust
 
 test: $(DEV)  ## run the tests (ARGS="-k wire -x" picks some)
 	@$(PY) -m pytest $(ARGS)
+
+faults: $(RUNTIME)  ## play SEEDS=1000 small swarms under random faults (ARGS="--first 5000 --jobs 1")
+	@$(PY) -m krakentx.cli.faults $(SEEDS) $(ARGS)
 
 bench: $(DEV)  ## measure: prints a table and writes bench.json
 	@$(PY) -m tests.bench.run $(ARGS)
