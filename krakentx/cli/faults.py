@@ -21,6 +21,7 @@ from krakentx.sim.trial import AGENTS, KINDS, Played, play
 _BAR = 30
 _REDRAW_S = 0.5
 _CHUNK = 4  # seeds that a process takes at once
+_SEED_S = 60  # of real time, for a seed that takes a tenth of a second
 _SHOWN = 2000  # characters of what is wrong with a seed
 
 
@@ -87,14 +88,28 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _quiet() -> None:
-    """An interrupt is the first process's to handle: it ends the others."""
+def _prepare() -> None:
+    """A process that plays. An interrupt is the first one's to handle, which ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, _too_long)
+
+
+def _too_long(number: int, frame: object) -> None:
+    raise TimeoutError(f"no end after {_SEED_S} s")
+
+
+def _play(seed: int) -> Played:
+    """Play a seed; an Engine that never comes back from an event is a fault like others."""
+    signal.alarm(_SEED_S)
+    try:
+        return play(seed)
+    finally:
+        signal.alarm(0)
 
 
 def _play_all(seeds: Iterable[int], jobs: int, tally: Tally) -> None:
-    with ProcessPoolExecutor(jobs, initializer=_quiet) as pool:
-        for played in pool.map(play, seeds, chunksize=_CHUNK):
+    with ProcessPoolExecutor(jobs, initializer=_prepare) as pool:
+        for played in pool.map(_play, seeds, chunksize=_CHUNK):
             tally.add(played)
             tally.draw()
 

@@ -38,3 +38,19 @@ def test_a_number_that_is_none_is_refused(seeds: str) -> None:
     done = subprocess.run([sys.executable, "-m", "krakentx.cli.faults", seeds], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: python -m krakentx.cli.faults")
+
+
+def test_an_engine_that_never_comes_back_is_a_failed_seed() -> None:
+    code = """
+from krakentx.cli import faults
+from krakentx.sim.trial import Trial
+def run(self):
+    while True:
+        pass
+faults._SEED_S = 1
+Trial.run = run
+faults._prepare()
+print(faults._play(3).problems[0].splitlines()[-1])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "TimeoutError: no end after 1 s\n"
