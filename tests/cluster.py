@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from attrs import define, field, frozen
+
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 _TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
@@ -25,12 +26,6 @@ _ANSWER_WITHIN_S = 30.0
 
 class NotStarted(Exception):
     """A process ended, or never became ready; the text holds the end of its log."""
-
-
-def free_ports(count: int) -> list[int]:
-    """So many ports of 127.0.0.1 on which nobody listens now."""
-    with contextlib.ExitStack() as held:
-        return [held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
 
 
 @frozen

@@ -18,7 +18,8 @@ from attrs import asdict
 
 from tests.bench import load
 from tests.bench.progress import Progress
-from tests.cluster import Daemon, free_ports
+from tests.cluster import Daemon
+from tests.ports import free_ports
 
 _TORRENTS = 20
 _PEERS = 2000

@@ -239,7 +239,7 @@ async def test_tag_types(make, fetch, origins: FakeOrigins) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_neighbours_give_a_moved_tag_at_once(make, fetch) -> None:
-    from tests.origin.ports import free_ports
+    from tests.ports import free_ports
 
     ports = free_ports(2)
     cluster = UpstreamConfig(hosts=HostsConfig(static=tuple(f"127.0.0.1:{port}" for port in ports)))

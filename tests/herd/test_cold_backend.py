@@ -17,7 +17,8 @@ from twisted.web.client import ResponseNeverReceived
 from krakentx.backend.config import BackendChoice, BackendConfig, TestfsConfig
 from krakentx.core.digest import Digest
 from krakentx.web.service import HttpService
-from tests.herd.world import Image, ask, evolved, free_ports, herd_config, pull, registry_of
+from tests.herd.world import Image, ask, evolved, herd_config, pull, registry_of
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 

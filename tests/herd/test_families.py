@@ -96,4 +96,7 @@ async def test_s06_a_list_of_hosts_by_dns_may_hold_both_families(world, names, a
     image = Image.make(2, 300_000)
     assert (await push(one.proxy, "a", "v1", image)).status == 201
     assert await pull(registry_of(agent), "a", "v1") == image
-    assert agent.scheduler.counters.received_peers_bytes >= 300_000
+    counters = agent.scheduler.counters
+    # The ring may ask the dead one first; until that is given up, pieces come by HTTP.
+    by_http = counters.received_fallback_bytes if NOWHERE in addresses else 0
+    assert counters.received_peers_bytes + by_http >= 300_000

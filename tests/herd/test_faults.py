@@ -23,7 +23,6 @@ from tests.herd.world import (
     Image,
     ask,
     evolved,
-    free_ports,
     herd_config,
     pull,
     push,
@@ -31,6 +30,7 @@ from tests.herd.world import (
     registry_of,
     until,
 )
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 

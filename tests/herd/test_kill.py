@@ -17,7 +17,8 @@ import pytest
 from attrs import define, field
 
 from tests.herd.launcher import Launcher
-from tests.herd.world import MANIFEST_TYPE, Image, free_ports
+from tests.herd.world import MANIFEST_TYPE, Image
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(110)]
 

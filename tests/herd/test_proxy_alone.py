@@ -17,7 +17,8 @@ from krakentx.proxy.config import ProxyConfig, ServerConfig
 from krakentx.proxy.service import ProxyService
 from krakentx.proxy.service import build as build_proxy
 from krakentx.web.service import HttpService
-from tests.herd.world import Image, ask, free_ports, pull, push, push_blob, registry_of
+from tests.herd.world import Image, ask, pull, push, push_blob, registry_of
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 

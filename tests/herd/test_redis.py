@@ -17,7 +17,8 @@ from twisted.internet import reactor
 from krakentx.core.errors import ConfigError
 from krakentx.herd.config import RedisConfig
 from krakentx.herd.redis import RedisServer, end_orphan
-from tests.herd.world import Image, evolved, free_ports, herd_config, pull, push, registry_of, until
+from tests.herd.world import Image, evolved, herd_config, pull, push, registry_of, until
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -36,21 +35,10 @@ from krakentx.proxy.config import ProxyConfig, ServerConfig
 from krakentx.swarm.config import SwarmConfig
 from krakentx.testfs.config import TestfsConfig
 from krakentx.tracker.config import TrackerConfig as TrackerPart
+from tests.ports import free_ports
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 PIECE = 64 << 10
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody had a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def herd_config(folder: Path, piece: int = PIECE, **origin: Any) -> HerdConfig:

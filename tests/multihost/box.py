@@ -67,6 +67,7 @@ for each in proc sys dev; do mount --rbind "/$each" "$each"; done
 for each in tmp run var/tmp root home "$2"; do
     if [ -d "./$each" ]; then mount -t tmpfs -o mode=755 tmpfs "./$each"; fi
 done
+rm -rf ./var/cache/kraken ./var/log/kraken ./opt/kraken ./etc/kraken  # of this machine; only hidden, by the overlay
 chmod 1777 tmp var/tmp
 exec chroot . sh -c 'echo ready; exec sleep infinity'
 """

@@ -312,7 +312,7 @@ async def test_the_queue_goes_on_after_a_restart(start, fetch, tmp_path: Path) -
 
 @pytest_twisted.ensureDeferred
 async def test_three_origins_share_blobs(start, fetch, tmp_path: Path) -> None:
-    from tests.origin.ports import free_ports
+    from tests.ports import free_ports
 
     ports = free_ports(3)
     hosts = HostsConfig(static=tuple(f"127.0.0.1:{port}" for port in ports))

@@ -26,17 +26,12 @@ from krakentx.core.metainfo import MetaInfo
 from krakentx.core.peer import PeerID, PeerInfo
 from krakentx.tracker.config import PeerStoreConfig, RedisConfig, TrackerConfig
 from krakentx.tracker.service import build
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
 META = MetaInfo(Digest.of(b"0123456789"), 10, 4, (2791742845, 1292674027, 155395596))
 HOUR = 3600
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @define(eq=False)
