@@ -15,7 +15,7 @@ import attrs
 
 from krakentx.config.fields import parse_duration, parse_size
 from krakentx.core.errors import ConfigError, InvalidInput
-from krakentx.origin.config import MetaInfoGenConfig
+from krakentx.core.metainfo import DEFAULT_PIECE_LENGTHS
 from krakentx.sim import plot, report
 from krakentx.sim.faults import Faults
 from krakentx.sim.scenario import POLICIES, Scenario, run
@@ -125,7 +125,7 @@ def scenario_of(args: argparse.Namespace) -> Scenario:
             raise ConfigError(f"--{name.replace('_', '-')} must be more than 0")
     if args.racks and not args.uplink:
         raise ConfigError("--uplink must be more than 0")
-    piece_length = args.piece_length or MetaInfoGenConfig().piece_lengths.choose(args.blob_size)
+    piece_length = args.piece_length or DEFAULT_PIECE_LENGTHS.choose(args.blob_size)
     window = args.window or args.arrival + args.blobs * args.blob_size / args.rate
     faults = Faults(
         **{name: getattr(args, name) for name in _SHARES},

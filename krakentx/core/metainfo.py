@@ -168,6 +168,10 @@ class _Sums:
         return (*self._sums, self._crc) if self._filled else tuple(self._sums)
 
 
+DEFAULT_PIECE_LENGTHS = PieceLengths(((0, 4 << 20),))
+"""What the reference ships: pieces of 4 MiB whatever the size of the blob."""
+
+
 class SumBuilder:
     """Computes piece sums while bytes pass, before anyone knows how many will come.
 

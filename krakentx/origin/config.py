@@ -12,7 +12,7 @@ from krakentx.backend.config import BackendConfig
 from krakentx.clients.config import ActiveConfig, HostsConfig, RingConfig
 from krakentx.config.fields import duration, parse_size, size
 from krakentx.core.errors import InvalidInput
-from krakentx.core.metainfo import PieceLengths
+from krakentx.core.metainfo import DEFAULT_PIECE_LENGTHS, PieceLengths
 from krakentx.queue.config import QueueConfig
 from krakentx.storage.config import CleanupConfig
 from krakentx.swarm.config import SwarmConfig
@@ -34,7 +34,7 @@ class MetaInfoGenConfig:
     """`metainfogen`: how blobs are cut. All origins of a ring must agree, and keep it once blobs are there."""
 
     piece_lengths: PieceLengths = attrs.field(
-        default=PieceLengths(((0, 4 << 20),)), metadata={"key": "piece_lengths", "parse": parse_piece_lengths}
+        default=DEFAULT_PIECE_LENGTHS, metadata={"key": "piece_lengths", "parse": parse_piece_lengths}
     )
 
 

@@ -80,6 +80,8 @@ class Tracker:
         origins = await asked
         for origin in origins:
             problem = origin_problem(origin.ip, source)
+            if not problem and origin.peer_id in announcement.failed:
+                problem = f"is an origin that {source} could not reach; is HERD_HOST_IP its own address, its port open?"
             if problem:
                 notice = notice or f"{origin.address} {problem}"
                 self._warn(origin, problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,9 +119,20 @@ def test_containerd_pushes_a_blob_in_one_put(
     containerd("images", "rm", "--sync", target)
 
 
-def test_pushing_again_and_to_another_repository_mounts(cluster: Cluster, images: Images, out: Path) -> None:
+def test_pushing_again_and_to_another_repository_sends_no_layer_twice(
+    cluster: Cluster, images: Images, tmp_path: Path, out: Path
+) -> None:
+    (tmp_path / "layer").write_bytes(os.urandom(100_000))  # one that no other test has pushed
+    run("tar", "-C", tmp_path, "-cf", tmp_path / "layer.tar", "layer")
+    layout = f"{tmp_path / 'fresh'}:v1"
+    run(program("umoci"), "init", "--layout", tmp_path / "fresh")
+    run(program("umoci"), "new", "--image", layout)
+    run(program("umoci"), "raw", "add-layer", "--image", layout, tmp_path / "layer.tar")
+    sent = []
     for name in ("company/first:v1", "company/first:v1", "company/second:v1"):
-        skopeo_push(images.source("oci-umoci", "mid"), f"{cluster.proxy}/{name}")
+        skopeo_push(f"oci:{layout}", f"{cluster.proxy}/{name}")
+        sent.append(cluster.herd.log.read_text().count(" PATCH /v2/company/"))
+    assert sent[0] > 0 and sent == [sent[0]] * 3
     skopeo_pull(f"{cluster.agents[0].registry}/company/second:v1", out)
 
 

@@ -143,6 +143,17 @@ async def test_other_paths_and_methods(base: str, fetch) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_origin_that_a_peer_could_not_reach_is_told_in_the_log_and_to_the_peer(base: str, fetch, logs) -> None:
+    v2 = f"{base}/announce/{META.info_hash}"
+    assert "notice" not in (await fetch("POST", v2, data=body("10.0.0.3"))).body.decode()
+    for ip in ("10.0.0.3", "10.0.0.4"):
+        answer = await fetch("POST", v2, data=body(ip, failed_peers=[ORIGIN.peer_id.to_json()]))
+        assert "10.0.0.9:15001 is an origin that 127.0.0.1 could not reach" in json.loads(answer.body)["notice"]
+    warned = [event for event in logs if "could not reach" in event.get("problem", "")]
+    assert [event["peer"] for event in warned] == ["10.0.0.9:15001"]  # one line, however many say so
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_peer_that_stopped_or_was_out_of_reach_for_two_is_named_no_more(
     base: str, fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
