@@ -114,6 +114,7 @@ def install(root: Path, wheel: Path) -> None:
         raise NoMachine(f"the tests run on {version}, which is not the one of that Debian")
     call("chroot", root, "python3", "-m", "venv", "--without-pip", f"/{PREFIX}")
     pip = [sys.executable, "-m", "pip", "-q", "install", "--no-deps", "--no-index", "--no-compile"]
+    pip += ["--ignore-installed"]  # or it would uninstall the package from the environment of the tests
     call(*pip, "--root", root, "--prefix", f"/{PREFIX}", "--no-warn-script-location", wheel)
     site = root / PREFIX / "lib" / version / "site-packages"
     for name in sorted(_required("krakentx")):
