@@ -32,9 +32,14 @@ class Line:
     name: str
     capacity: float
     level: float = inf
-    used: float = 0.0
+    spare: float = 0.0  # of the capacity, at least, as long as it holds back nobody; else not above 0
     carried: float = 0.0  # bytes so far, of flows that have ended
-    flows: dict[Flow, None] = Factory(dict)
+    flows: dict[Flow, tuple[Line, ...]] = Factory(dict)  # and the other lines of each
+
+    @property
+    def used(self) -> float:
+        """The sum of the rates."""
+        return sum([flow.rate for flow in self.flows])
 
 
 @define(eq=False)
@@ -60,7 +65,6 @@ class Flows:
     """All flows of a world. Its `settle` must run before time passes."""
 
     clock: Clock
-    looks: int = 0  # levels that were found, for a profile
     _dirty: dict[Line, None] = Factory(dict)
     _moved: dict[Flow, None] = Factory(dict)
 
@@ -68,7 +72,8 @@ class Flows:
         """Begin a flow; `done` is called when its last byte has passed."""
         flow = Flow(lines, size, done, size, since=self.clock.now)
         for line in lines:
-            line.flows[flow] = None
+            line.flows[flow] = tuple([other for other in lines if other is not line])
+            line.spare = -inf
             self._dirty[line] = None
         self._moved[flow] = None
         return flow
@@ -85,7 +90,6 @@ class Flows:
         for line in flow.lines:
             del line.flows[flow]
             line.carried += passed
-            line.used = line.used - flow.rate if line.flows else 0.0
             self._dirty[line] = None
 
     def settle(self) -> None:
@@ -96,22 +100,28 @@ class Flows:
         while dirty:
             line = next(iter(dirty))
             del dirty[line]
+            if line.spare > _FUZZ * line.capacity:
+                continue
             before, level = line.level, _level(line)
-            self.looks += 1
             if before == level or before < level <= before * _RISE:
                 continue
             line.level = level
-            for flow in line.flows:
-                held = False
-                for other in flow.lines:
-                    if other is not line and (before < other.level or level < other.level):
+            low, rise = (level, 0.0) if level < before else (before, level - before)
+            for flow, others in line.flows.items():
+                touched = before <= flow.rate or level < flow.rate
+                for other in others:
+                    if low < other.level:
+                        other.spare -= rise
                         dirty[other] = None
-                        held = True
-                if held or before <= flow.rate or level < flow.rate:
+                        touched = True
+                if touched:
                     moved[flow] = None
         now = self.clock.now
         for flow in moved:
-            rate = min([line.level for line in flow.lines])
+            rate = inf
+            for line in flow.lines:
+                if line.level < rate:
+                    rate = line.level
             if rate != flow.rate:
                 self._run_at(flow, rate, now)
         moved.clear()
@@ -119,14 +129,12 @@ class Flows:
     def _run_at(self, flow: Flow, rate: float, now: float) -> None:
         flow.left -= flow.rate * (now - flow.since)
         flow.since = now
-        change = rate - flow.rate
         flow.rate = rate
-        for line in flow.lines:
-            line.used += change
-        flow.ends = now + max(0.0, flow.left) / rate
-        if flow.ends < flow.alarm:
-            flow.alarm = flow.ends
-            self.clock.at(flow.ends - now, self._look, flow, flow.ends)
+        left = flow.left
+        flow.ends = ends = now + (left if left > 0.0 else 0.0) / rate
+        if ends < flow.alarm:
+            flow.alarm = ends
+            self.clock.at(ends - now, self._look, flow, ends)
 
     def _look(self, flow: Flow, alarm: float) -> None:
         """A flow may have ended, unless it was slowed down meanwhile."""
@@ -146,18 +154,19 @@ class Flows:
 def _level(line: Line) -> float:
     """What a flow of this line may have that no other line holds back; inf when others hold back all of them."""
     bounds = []
-    for flow in line.flows:
+    for others in line.flows.values():
         bound = inf
-        for other in flow.lines:
-            if other is not line and other.level < bound:
+        for other in others:
+            if other.level < bound:
                 bound = other.level
         bounds.append(bound)
+    bounds.sort()
     rest, count = line.capacity, len(bounds)
-    if count > 1:
-        bounds.sort()
     for bound in bounds:
         if bound * count >= rest:
+            line.spare = 0.0
             return rest / count
         rest -= bound
         count -= 1
+    line.spare = rest
     return inf
