@@ -9,6 +9,7 @@ bytes per second is compared with what it was with fewer slots, and slots that a
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from random import Random
 
 from attrs import define
@@ -71,6 +72,7 @@ class Uploads:
         # One piece per connection at a time: what stands behind another piece of the same socket would leave no
         # earlier, and could not be cancelled any more.
         self._leaving: dict[ConnID, tuple[int, float]] = {}  # piece, since when
+        self._oldest = inf  # none of them has been leaving since before
         self._turn: deque[ConnID] = deque()  # connections with something waiting and nothing leaving, each once
         self._slots = SlotCount(config.slots)
         self._mean_s = 0.0  # how long a piece takes, lately
@@ -92,7 +94,8 @@ class Uploads:
     @property
     def patience_s(self) -> float:
         """A piece that takes longer is stuck. It leaves its slot to others; while something waits, look again."""
-        return max(self.config.slot_patience_s, 4 * self._mean_s)
+        usual, slow = self.config.slot_patience_s, 4 * self._mean_s
+        return slow if slow > usual else usual
 
     def busy(self, conn: ConnID) -> bool:
         """Something waits or leaves for this connection."""
@@ -171,12 +174,14 @@ class Uploads:
             if not waiting:
                 del self._waiting[conn]
             leaving[conn] = (piece, now)
+            self._oldest = min(self._oldest, now)
             started.append((conn, piece))
         return started
 
     def _holding(self, now: float) -> int:
-        """Slots in use, without the pieces that are stuck."""
-        if len(self._leaving) < self._slots.now:
-            return len(self._leaving)
+        """Slots in use; when there is no free one, without the pieces that are stuck."""
         since = now - self.patience_s
+        if len(self._leaving) < self._slots.now or self._oldest > since:
+            return len(self._leaving)
+        self._oldest = min([began for _, began in self._leaving.values()])
         return sum(began > since for _, began in self._leaving.values())
