@@ -31,7 +31,7 @@ DOORS = {("tap.py", "krakentx.cli.twistd")}
 
 PURE = ("core", "wire", "swarm", "sim")
 LIBRARIES = {
-    "core": {"attrs", "isal", "mmh3", "typing_extensions"},
+    "core": {"attrs", "blake3", "isal", "mmh3", "typing_extensions"},
     "wire": {"attrs", "google", "typing_extensions"},
     "swarm": {"attrs", "typing_extensions"},
     "sim": {"attrs", "typing_extensions"},

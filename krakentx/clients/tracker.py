@@ -26,8 +26,8 @@ _MAX_NOTICE = 500
 _NS = 1_000_000_000
 _MAX_INTERVAL_NS = 86_400 * _NS
 _MAX_ANSWER = 1 << 20
-MAX_METAINFO = 4 << 20
-"""Bytes; the JSON of `MAX_PIECES` sums has 2.8 million. Reading more would only hold the loop up."""
+MAX_METAINFO = 9 << 20
+"""Bytes; the JSON of `MAX_PIECES` has 8.1 million with strong sums. Reading more would only hold the loop up."""
 _MAX_LOST_TORRENTS = 1000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,11 +10,11 @@ from functools import cached_property
 from typing import Any
 
 from attrs import field, frozen
-from isal.isal_zlib import crc32
 
 from krakentx.core.digest import Digest
 from krakentx.core.errors import InvalidInput
 from krakentx.core.peer import InfoHash
+from krakentx.core.sums import STRONG_BYTES, PieceSum
 
 MAX_PIECES = 250_000
 """A blob of more pieces is refused: its bitfield would not fit the frame of a handshake beside the rest of it."""
@@ -22,18 +23,25 @@ MAX_PIECES = 250_000
 MAX_LENGTH = (1 << 63) - 1
 """What the offset of a file can say, and the Go integers of the reference."""
 
+_STRONG_KEY = "Blake3Sums"  # another kind of strong sum would have another key
+
 
 @frozen(slots=False)
 class MetaInfo:
-    """Piece length and CRC-32 sums of one blob.
+    """Piece length and sums of one blob.
 
     Piece i covers bytes [i * piece_length, min((i + 1) * piece_length, length)); a blob of zero bytes has no piece.
+
+    Args:
+        piece_sums: a CRC-32 for each piece.
+        strong_sums: `STRONG_BYTES` for each piece; empty when whoever made this knew of none, as the reference does.
     """
 
     digest: Digest
     length: int
     piece_length: int = field()
     piece_sums: tuple[int, ...] = field(repr=False)
+    strong_sums: bytes = field(default=b"", repr=False)
 
     @piece_sums.validator
     def _check(self, _attribute: object, value: tuple[int, ...]) -> None:
@@ -43,9 +51,14 @@ class MetaInfo:
         if len(value) != expected or expected > MAX_PIECES:
             raise InvalidInput("metainfo", f"{len(value)} piece sums for {expected} pieces")
 
+    @strong_sums.validator
+    def _check_strong(self, _attribute: object, value: bytes) -> None:
+        if len(value) not in (0, STRONG_BYTES * len(self.piece_sums)):
+            raise InvalidInput("metainfo", f"{len(value)} bytes of strong sums for {len(self.piece_sums)} pieces")
+
     @cached_property
     def info_hash(self) -> InfoHash:
-        """SHA-1 of the bencoded dictionary of Length, Name, PieceLength, PieceSums."""
+        """SHA-1 of the bencoded dictionary of Length, Name, PieceLength, PieceSums; strong sums change nothing."""
         name = self.digest.hex
         sums = "".join(f"i{n}e" for n in self.piece_sums)
         bencoded = (
@@ -64,6 +77,15 @@ class MetaInfo:
             return 0
         return min(self.piece_length, self.length - piece * self.piece_length)
 
+    def new_sum(self) -> PieceSum:
+        """For the bytes of a piece; what passed is then shown to `fits`."""
+        return PieceSum(strong=bool(self.strong_sums))
+
+    def fits(self, piece: int, passed: PieceSum) -> bool:
+        """Whether the sums of what passed are those of the piece: the strong one too when it is known."""
+        strong = self.strong_sums[piece * STRONG_BYTES : (piece + 1) * STRONG_BYTES]
+        return passed.crc == self.piece_sums[piece] and passed.strong == strong
+
     def offset(self, piece: int) -> int:
         """Where a piece begins in the blob."""
         return piece * self.piece_length
@@ -77,7 +99,7 @@ class MetaInfo:
 
     @classmethod
     def from_json(cls, data: bytes) -> MetaInfo:
-        """Read the metainfo JSON; unknown keys are ignored, `PieceSums` may be null.
+        """Read the metainfo JSON; unknown keys are ignored, `PieceSums` may be null, strong sums may be missing.
 
         Raises:
             InvalidInput: not JSON, a key missing or of another type, sums that do not fit the length.
@@ -94,17 +116,19 @@ class MetaInfo:
             raise InvalidInput("metainfo", "PieceSums must be an array of 32-bit sums")
         if not all(type(n) is int for n in numbers) or not isinstance(info.get("name"), str):
             raise InvalidInput("metainfo", "Info needs Length, PieceLength and Name")
-        return cls(Digest.from_hex(info["name"]), info["length"], info["piecelength"], tuple(sums))
+        strong = _from_base64(folded.get(_STRONG_KEY.lower()) or "")
+        return cls(Digest.from_hex(info["name"]), info["length"], info["piecelength"], tuple(sums), strong)
 
     def to_json(self) -> bytes:
-        """The compact form of the reference, keys in its order, no newline."""
+        """The compact form of the reference, keys in its order, no newline; our strong sums beside its `Info`."""
         info = {
             "PieceLength": self.piece_length,
             "PieceSums": list(self.piece_sums) or None,
             "Name": self.digest.hex,
             "Length": self.length,
         }
-        return json.dumps({"Info": info}, separators=(",", ":")).encode()
+        ours = {_STRONG_KEY: base64.b64encode(self.strong_sums).decode()} if self.strong_sums else {}
+        return json.dumps({"Info": info} | ours, separators=(",", ":")).encode()
 
 
 def _fold(value: object) -> dict[str, Any]:
@@ -112,6 +136,15 @@ def _fold(value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidInput("metainfo", "expected an object with Info")
     return {str(key).lower(): item for key, item in value.items()}
+
+
+def _from_base64(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise InvalidInput("metainfo", f"{_STRONG_KEY} must be a text in base64")
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError as error:  # binascii.Error, or letters beyond ASCII
+        raise InvalidInput("metainfo", f"{_STRONG_KEY} is not base64: {error}") from error
 
 
 def _ascending(pairs: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
@@ -150,22 +183,31 @@ class _Sums:
 
     def __init__(self, piece_length: int) -> None:
         self._piece_length = piece_length
-        self._sums: list[int] = []
-        self._crc = 0
+        self._crcs: list[int] = []
+        self._strong = bytearray()
+        self._sum = PieceSum(strong=True)
         self._filled = 0
 
     def update(self, view: memoryview) -> None:
         while view:
             part = view[: self._piece_length - self._filled]
-            self._crc = crc32(part, self._crc)
+            self._sum.update(part)
             self._filled += len(part)
             view = view[len(part) :]
             if self._filled == self._piece_length:
-                self._sums.append(self._crc)
-                self._crc = self._filled = 0
+                self._end_piece()
 
-    def finish(self) -> tuple[int, ...]:
-        return (*self._sums, self._crc) if self._filled else tuple(self._sums)
+    def _end_piece(self) -> None:
+        self._crcs.append(self._sum.crc)
+        self._strong += self._sum.strong
+        self._sum = PieceSum(strong=True)
+        self._filled = 0
+
+    def finish(self) -> tuple[tuple[int, ...], bytes]:
+        """CRC-32 and strong sums."""
+        if self._filled:
+            self._end_piece()
+        return tuple(self._crcs), bytes(self._strong)
 
 
 DEFAULT_PIECE_LENGTHS = PieceLengths(((0, 4 << 20),))
@@ -176,7 +218,7 @@ class SumBuilder:
     """Computes piece sums while bytes pass, before anyone knows how many will come.
 
     The piece length depends on the size of the blob, which an upload tells only at its end: so sums are kept for each
-    length that it may turn out to be. The map has two or three of them, and a sum costs a thirtieth of the sha256.
+    length that it may turn out to be. The map has two or three of them, and each costs a quarter of the sha256.
     """
 
     def __init__(self, lengths: PieceLengths) -> None:
@@ -194,4 +236,4 @@ class SumBuilder:
     def finish(self, digest: Digest) -> MetaInfo:
         """The metainfo of all bytes that passed."""
         piece_length = self._lengths.choose(self.length)
-        return MetaInfo(digest, self.length, piece_length, self._sums[piece_length].finish())
+        return MetaInfo(digest, self.length, piece_length, *self._sums[piece_length].finish())

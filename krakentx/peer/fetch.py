@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from isal.isal_zlib import crc32
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -52,7 +51,7 @@ class PieceWriter:
         self._clock = clock
         self._on_piece = on_piece
         self._left = list(reversed(run))
-        self._crc = 0
+        self._passed = torrent.meta.new_sum()
         self._filled = 0
         self.problem: Exception | None = None
         self.heard_at = clock.seconds()
@@ -86,15 +85,15 @@ class PieceWriter:
                 raise Unavailable("the swarm", "the download was put away")
             piece = self._left[-1]
             part = view[: meta.piece_size(piece) - self._filled]
-            self._crc = crc32(part, self._crc)
+            self._passed.update(part)
             write_fully(self._torrent.fileno(), part, meta.offset(piece) + self._filled)
             self._filled += len(part)
             view = view[len(part) :]
             if self._filled == meta.piece_size(piece):
-                if self._crc != meta.piece_sums[piece]:
-                    raise Corrupt(f"{meta.piece_sums[piece]:08x}", f"{self._crc:08x}")
+                if not meta.fits(piece, self._passed):
+                    raise Corrupt(f"that of piece {piece}", self._passed)
                 self._left.pop()
-                self._crc = self._filled = 0
+                self._passed, self._filled = meta.new_sum(), 0
                 self._on_piece(piece)
 
 

@@ -226,7 +226,7 @@ class Links:
                 self.feed(ev.StorageFailed(torrent.info_hash, torrent.storage_trouble(sink.error)))
                 return
             self._counters.received_peers_bytes += meta.piece_size(index)
-            good = sink.crc == meta.piece_sums[index]
+            good = meta.fits(index, passed)
             if not good:
                 self._counters.corrupt_pieces += 1
                 self.log.warn(
@@ -237,7 +237,8 @@ class Links:
                 )
             self.feed(ev.PieceArrived(effect.conn, index, good))
 
-        sink = Sink(torrent.fileno(), meta.offset(index), meta.piece_size(index), on_end)
+        passed = meta.new_sum()
+        sink = Sink(torrent.fileno(), meta.offset(index), meta.piece_size(index), on_end, passed)
         if not self._guarded(peer, peer.receive, sink):
             torrent.release()
 

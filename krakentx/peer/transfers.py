@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 
 from attrs import define
-from isal.isal_zlib import crc32
+
+from krakentx.core.sums import PieceSum
 
 
 def write_fully(fd: int, data: memoryview, offset: int) -> None:
@@ -49,6 +50,7 @@ class Sink:
         fd: where to write them from `offset` on; None = they are dropped.
         on_end: called exactly once: True when all bytes came, False when the connection was lost before. The file must
             stay open until then.
+        passed: sums what comes.
         on_progress: some bytes came.
     """
 
@@ -56,8 +58,8 @@ class Sink:
     offset: int
     remaining: int
     on_end: Callable[[bool], None]
+    passed: PieceSum | None = None
     on_progress: Callable[[], None] = lambda: None
-    crc: int = 0
     error: OSError | None = None  # the disk refused: what still comes is dropped, and the owner of the sink decides
 
     def take(self, data: memoryview) -> None:
@@ -65,7 +67,8 @@ class Sink:
         self.remaining -= len(data)
         if self.fd is None:
             return
-        self.crc = crc32(data, self.crc)
+        if self.passed is not None:
+            self.passed.update(data)
         try:
             write_fully(self.fd, data, self.offset)
         except OSError as error:

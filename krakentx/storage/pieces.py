@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from isal.isal_zlib import crc32
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
@@ -271,7 +270,7 @@ class PartialStore:
         if os.fstat(data_fd).st_size != meta.length:
             os.ftruncate(data_fd, meta.length)
         claimed = [i for i, byte in enumerate(status) if byte == _HAVE[0]] if len(status) == meta.piece_count else []
-        pieces = [i for i in claimed if piece_sum(data_fd, meta, i) == meta.piece_sums[i]]
+        pieces = [i for i in claimed if piece_fits(data_fd, meta, i)]
         if len(pieces) < len(claimed):
             self.log.warn(
                 "{count} pieces of {digest} on disk do not match their sums",
@@ -295,15 +294,15 @@ class PartialStore:
         return _Opened(data_fd, status_fd, Bitfield.of(meta.piece_count, pieces))
 
 
-def piece_sum(fd: int, meta: MetaInfo, piece: int) -> int:
-    """CRC-32 of a piece as it lies in the file. Blocks."""
-    offset, left, total = meta.offset(piece), meta.piece_size(piece), 0
+def piece_fits(fd: int, meta: MetaInfo, piece: int) -> bool:
+    """Whether a piece as it lies in the file matches its sums. Blocks."""
+    offset, left, passed = meta.offset(piece), meta.piece_size(piece), meta.new_sum()
     buffer = memoryview(bytearray(min(CHUNK, left)))
     while left:
         count = os.preadv(fd, [buffer[:left]], offset)
         if not count:
             break
-        total = crc32(buffer[:count], total)
+        passed.update(buffer[:count])
         offset += count
         left -= count
-    return total
+    return meta.fits(piece, passed)

@@ -14,7 +14,7 @@ from krakentx.core.metainfo import MetaInfo
 from krakentx.core.peer import PeerContext, PeerInfo
 from krakentx.tracker.config import OriginStoreConfig, ServerConfig
 
-_BYTES_PER_PIECE = 40  # of a metainfo in memory, its sum and the JSON of it
+_BYTES_PER_PIECE = 76  # of a metainfo in memory, its sums and the JSON of them
 
 
 class Origins:

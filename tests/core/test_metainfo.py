@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import zlib
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,8 +26,9 @@ LENGTHS = json.loads((DATA / "piece_lengths.json").read_text())
 
 def direct(data: bytes, piece_length: int) -> MetaInfo:
     """The metainfo by its definition."""
-    sums = (zlib.crc32(data[at : at + piece_length]) for at in range(0, len(data), piece_length))
-    return MetaInfo(Digest.of(data), len(data), piece_length, tuple(sums))
+    pieces = [data[at : at + piece_length] for at in range(0, len(data), piece_length)]
+    strong = b"".join(blake3(piece).digest()[:16] for piece in pieces)
+    return MetaInfo(Digest.of(data), len(data), piece_length, tuple(map(zlib.crc32, pieces)), strong)
 
 
 def built(data: bytes, lengths: PieceLengths, chunk: int) -> MetaInfo:
@@ -46,7 +50,8 @@ def test_vectors_both_ways(vector: dict[str, Any], record_property: Any) -> None
         record_property("vectors", "metainfo")
     if "blob" in vector:
         data = vector["blob"].encode()
-        assert built(data, PieceLengths([(0, vector["piece_length"])]), 3) == meta
+        made = built(data, PieceLengths([(0, vector["piece_length"])]), 3)
+        assert made == meta or evolve(made, strong_sums=b"") == meta
         record_property("vectors", "metainfo")
 
 
@@ -127,11 +132,45 @@ def test_json_reads_back_with_the_same_info_hash(data: bytes, piece_length: int)
     assert again.info_hash == meta.info_hash
 
 
+@given(st.binary(max_size=100), st.integers(1, 30))
+def test_metainfo_of_the_reference_has_no_strong_sums(data: bytes, piece_length: int) -> None:
+    """It reads `Info` of ours and drops the rest; what it writes makes the same torrent, with CRC-32 only."""
+    meta = direct(data, piece_length)
+    theirs = json.dumps({"Info": json.loads(meta.to_json())["Info"]}).encode()
+    again = MetaInfo.from_json(theirs)
+    assert again == evolve(meta, strong_sums=b"")
+    assert again.info_hash == meta.info_hash
+    assert b"Blake3" not in again.to_json()
+
+
+@given(st.binary(min_size=1, max_size=100), st.integers(1, 30), st.data())
+def test_a_piece_fits_its_own_sums_only(data: bytes, piece_length: int, draw: st.DataObject) -> None:
+    meta = direct(data, piece_length)
+    piece = draw.draw(st.integers(0, meta.piece_count - 1))
+    for known in (meta, evolve(meta, strong_sums=b"")):
+        passed = known.new_sum()
+        passed.update(data[meta.offset(piece) :][: meta.piece_size(piece)])
+        assert known.fits(piece, passed)
+        passed.update(b"more")
+        assert not known.fits(piece, passed)
+
+
+def test_a_forged_piece_fits_its_crc_and_not_its_strong_sum() -> None:
+    meta = direct(b"01234567", 4)
+    forged = evolve(meta, piece_sums=(zlib.crc32(b"evil"), meta.piece_sums[1]))
+    for known, fits in ((forged, False), (evolve(forged, strong_sums=b""), True)):
+        passed = known.new_sum()
+        passed.update(b"evil")
+        assert known.fits(0, passed) is fits
+
+
 def test_unknown_keys_and_other_case_are_read() -> None:
     """Files of old versions carry more keys, and the reference matches keys without regard to case."""
     meta = direct(b"0123456789", 4)
     info = json.loads(meta.to_json())["Info"] | {"Extra": [1]}
-    text = {"Announce": "", "CreatedBy": "kraken", "info": {key.lower(): value for key, value in info.items()}}
+    sums = base64.b64encode(meta.strong_sums).decode()
+    info = {key.lower(): value for key, value in info.items()}
+    text = {"Announce": "", "CreatedBy": "kraken", "info": info, "BLAKE3SUMS": sums}
     assert MetaInfo.from_json(json.dumps(text).encode()) == meta
 
 
@@ -150,6 +189,10 @@ INFO = json.loads(direct(b"0123456789", 4).to_json())["Info"]
         b"{}",
         b'{"Info":null}',
         b'{"Info":[]}',
+        *(
+            json.dumps({"Info": INFO, "Blake3Sums": sums}).encode()
+            for sums in (5, [1, 2, 3], "=", "no base64", "\u00e9", base64.b64encode(bytes(47)).decode())
+        ),
         *(
             json.dumps({"Info": INFO | change}).encode()
             for change in (

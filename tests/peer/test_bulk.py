@@ -19,6 +19,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
 from krakentx.core.errors import LocalProtocolError
+from krakentx.core.sums import PieceSum
 from krakentx.peer import bulk
 from krakentx.peer.bulk import BulkPort
 from krakentx.peer.counters import Counters
@@ -332,7 +333,8 @@ async def test_payload_goes_into_the_file_and_the_next_frame_to_the_protocol(pai
     fd, data = file(size)
     os.ftruncate(fd, 0)
     done = Deferred()
-    sink = Sink(fd, 100, size, done.callback)
+    passed = PieceSum(strong=False)
+    sink = Sink(fd, 100, size, done.callback, passed)
     protocol.transport.receive_file(sink)
     sending = write(plain, data + b"next frame")
     sent = Deferred.fromCoroutine(sending)
@@ -341,7 +343,7 @@ async def test_payload_goes_into_the_file_and_the_next_frame_to_the_protocol(pai
     while protocol.data != b"next frame":
         await deferLater(reactor, 0.001)
     assert os.pread(fd, size + 10, 100) == data
-    assert sink.crc == crc32(data)
+    assert passed.crc == crc32(data)
 
 
 @pytest_twisted.ensureDeferred

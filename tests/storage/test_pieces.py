@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
@@ -101,6 +102,23 @@ async def test_resume_believes_only_what_matches_its_sum(partials, reopen, store
     await resumed.commit()
     resumed.close()
     assert store.path(sample_.digest).read_bytes() == sample_.data
+
+
+@pytest_twisted.ensureDeferred
+async def test_metainfo_of_before_strong_sums_works_by_crc_alone(partials, reopen, store, sample) -> None:
+    sample_ = sample(2000)
+    old = evolve(sample_.meta, strong_sums=b"")
+    partial = await partials.open(old)
+    _fill(partial, sample_.data, [0, 2])
+    partial.close()
+    again = reopen()
+    assert again.find(sample_.digest) == old
+    resumed = await again.open(sample_.meta)  # the same torrent, of which more is known by now
+    assert list(resumed.have) == [0, 2]
+    _fill(resumed, sample_.data, range(old.piece_count))
+    await resumed.commit()
+    resumed.close()
+    assert store.metainfo(sample_.digest) == sample_.meta
 
 
 @pytest.mark.parametrize("damage", ["_status", "_torrentmeta", "data", "status too long", "unknown status"])
