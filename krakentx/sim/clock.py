@@ -22,11 +22,12 @@ class Clock:
 
     Args:
         hop_s: how long `hop` takes.
-        settle: called whenever time is about to pass, and may ask for more.
+        settle: called when time is about to pass and `unsettled` is set; it may ask for more.
     """
 
     hop_s: float
     settle: Callable[[], None] = lambda: None
+    unsettled: bool = False
     now: float = 0.0
     _soon: deque[tuple[Action, tuple[Any, ...]]] = Factory(deque)
     _hops: deque[tuple[float, Action, tuple[Any, ...]]] = Factory(deque)
@@ -54,8 +55,9 @@ class Clock:
                 action, args = soon.popleft()
                 action(*args)
                 continue
-            self.settle()
-            if soon:
+            if self.unsettled:
+                self.unsettled = False
+                self.settle()
                 continue
             if hops and (not heap or hops[0][0] < heap[0][0]):
                 when, action, args = hops.popleft()

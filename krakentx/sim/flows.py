@@ -71,6 +71,7 @@ class Flows:
     def start(self, lines: tuple[Line, ...], size: float, done: Callable[[], None]) -> Flow:
         """Begin a flow; `done` is called when its last byte has passed."""
         flow = Flow(lines, size, done, size, since=self.clock.now)
+        self.clock.unsettled = True
         for line in lines:
             line.flows[flow] = tuple([other for other in lines if other is not line])
             line.spare = -inf
@@ -87,6 +88,7 @@ class Flows:
     def _end(self, flow: Flow, passed: float) -> None:
         flow.ends = flow.alarm = inf
         self._moved.pop(flow, None)
+        self.clock.unsettled = True
         for line in flow.lines:
             del line.flows[flow]
             line.carried += passed
@@ -94,8 +96,6 @@ class Flows:
 
     def settle(self) -> None:
         """Find the rates that hold from now on."""
-        if not self._dirty:
-            return
         dirty, moved = self._dirty, self._moved
         while dirty:
             line = next(iter(dirty))

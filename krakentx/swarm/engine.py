@@ -111,11 +111,8 @@ class Engine:
         self._handlers[type(event)](event, now)
         if desk.freed:
             self._share(now)
-        if self._uploads.waiting:
-            for conn, piece in self._uploads.start(now):
-                out.append(SendPiece(conn, desk.conns[conn].torrent.info_hash, piece))
-            if self._uploads.waiting:
-                desk.alarms.no_later(self._uploads, now + self._uploads.patience_s)
+        if now >= self._uploads.look_at:
+            self._give(now)
         when = desk.alarms.next()
         if when is not None and (self._told is None or when < self._told):
             self._told = when
@@ -133,6 +130,14 @@ class Engine:
                 self._downloads.refill_all(torrent, now)
         desk.freed.clear()
 
+    def _give(self, now: float) -> None:
+        """Let pieces leave that wait for a slot."""
+        desk, uploads = self._desk, self._uploads
+        for conn, piece in uploads.start(now):
+            desk.emit(SendPiece(conn, desk.conns[conn].torrent.info_hash, piece))
+        if uploads.waiting:
+            desk.alarms.no_later(uploads, now + uploads.patience_s)
+
     @property
     def config(self) -> SwarmConfig:
         """The settings in use."""
@@ -141,7 +146,7 @@ class Engine:
     def configure(self, config: SwarmConfig) -> None:
         """Use other settings from the next event on."""
         self._desk.config = config
-        self._uploads.config = config.upload
+        self._uploads.configure(config.upload)
 
     def blacklist(self, now: float) -> list[tuple[PeerID, InfoHash, float]]:
         """Who is banned, for which torrent, for how many seconds more."""
@@ -361,5 +366,7 @@ class Engine:
             if isinstance(key, Torrent):
                 if self._desk.torrents.get(key.info_hash) is key:
                     self._torrents.look(key, now)
-            elif isinstance(key, Conn) and key.id in self._desk.conns:
+            elif isinstance(key, Uploads):
+                key.look_at = now
+            elif key.id in self._desk.conns:
                 self._torrents.check(key, now)

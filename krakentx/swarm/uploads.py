@@ -67,6 +67,8 @@ class Uploads:
 
     def __init__(self, config: UploadConfig, rng: Random) -> None:
         self.config = config
+        self.look_at = inf
+        """From when on `start` may find something: at once after a change, else when the oldest piece is stuck."""
         self._rng = rng
         self._waiting: dict[ConnID, deque[int]] = {}  # none of them empty
         # One piece per connection at a time: what stands behind another piece of the same socket would leave no
@@ -97,6 +99,11 @@ class Uploads:
         usual, slow = self.config.slot_patience_s, 4 * self._mean_s
         return slow if slow > usual else usual
 
+    def configure(self, config: UploadConfig) -> None:
+        """Use other settings."""
+        self.config = config
+        self.look_at = -inf
+
     def busy(self, conn: ConnID) -> bool:
         """Something waits or leaves for this connection."""
         return conn in self._leaving or conn in self._waiting
@@ -116,6 +123,7 @@ class Uploads:
             self._waiting[conn] = deque((piece,))
             if leaving is None:
                 self._turn.insert(int(self._rng.random() * (len(self._turn) + 1)), conn)
+                self.look_at = -inf
         elif piece not in waiting:
             if len(waiting) >= self.config.max_queued:
                 return False
@@ -137,6 +145,7 @@ class Uploads:
         if conn in self._waiting:
             self._no_more(conn)
         self._leaving.pop(conn, None)
+        self.look_at = -inf
 
     def _no_more(self, conn: ConnID) -> None:
         del self._waiting[conn]
@@ -154,6 +163,7 @@ class Uploads:
         if leaving is None or leaving[0] != piece:
             return
         del self._leaving[conn]
+        self.look_at = -inf
         if conn in self._waiting:
             self._turn.append(conn)
         took = now - leaving[1]
@@ -176,6 +186,7 @@ class Uploads:
             leaving[conn] = (piece, now)
             self._oldest = min(self._oldest, now)
             started.append((conn, piece))
+        self.look_at = self._oldest + self.patience_s if turn else inf
         return started
 
     def _holding(self, now: float) -> int:
