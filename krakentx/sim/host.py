@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import Factory, define
 
@@ -44,7 +44,7 @@ class Host(Endpoint):
     """A host of the model.
 
     Args:
-        execute: does one effect.
+        execute: what does an effect, by its kind.
         told: hears of each event before the Engine does.
         blobs: what is on its disk: piece -> its bytes are right.
     """
@@ -52,7 +52,7 @@ class Host(Endpoint):
     context: PeerContext
     engine: Mind
     clock: Clock
-    execute: Callable[[Host, Effect], None]
+    execute: Mapping[type[Effect], Callable[[Host, Any], None]]
     told: Callable[[Host, Event], None] | None = None
     blobs: dict[InfoHash, dict[int, bool]] = Factory(dict)
     loaded: dict[InfoHash, MetaInfo] = Factory(dict)  # torrents that its Engine knows
@@ -97,7 +97,7 @@ class Host(Endpoint):
             self.told(self, event)
         execute = self.execute
         for effect in self.engine.handle(event, self.clock.now):
-            execute(self, effect)
+            execute[type(effect)](self, effect)
 
     def _load(self, torrent: InfoHash) -> None:
         """A peer greets for a torrent that was put away: an executor looks on the disk first."""

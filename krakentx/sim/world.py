@@ -74,7 +74,7 @@ class World:
     unfinished: dict[Host, None] = Factory(dict)  # honest hosts that still want something
     sent: Counter[str] = Factory(Counter)  # bytes of pieces put on the wire, by kind of sender, and "http"
     on_bytes: Callable[[int, bool], None] = field(default=lambda _size, _origin: None)
-    _do: dict[type, Callable[[Host, Any], None]] = field(init=False)
+    _do: dict[type[fx.Effect], Callable[[Host, Any], None]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.rng = Random(self.seed)
@@ -101,6 +101,8 @@ class World:
             fx.Ban: lambda host, effect: None,
             fx.PieceReady: lambda host, effect: None,
         }
+        if self.record is not None:
+            self._do = {kind: partial(self._recorded, do) for kind, do in self._do.items()}
 
     @property
     def fault_counts(self) -> Counter[str]:
@@ -132,7 +134,7 @@ class World:
             context=context,
             engine=self._mind(context, fallback),
             clock=self.clock,
-            execute=self._execute if self.record is None else self._recorded,
+            execute=self._do,
             told=None if self.listen is None else self._listened,
             up=Line(f"{name} up", rate),
             down=Line(f"{name} down", rate),
@@ -232,14 +234,10 @@ class World:
 
     # ---- effects
 
-    def _execute(self, host: Host, effect: fx.Effect) -> None:
-        """Execute one effect for a host. Decides nothing."""
-        self._do[type(effect)](host, effect)
-
-    def _recorded(self, host: Host, effect: fx.Effect) -> None:
+    def _recorded(self, do: Callable[[Host, Any], None], host: Host, effect: fx.Effect) -> None:
         assert self.record is not None
         self.record(f"{self.clock.now:10.6f} {host.name:>8} {repr(effect)[:200]}")
-        self._do[type(effect)](host, effect)
+        do(host, effect)
 
     def _listened(self, host: Host, event: Event) -> None:
         assert self.listen is not None

@@ -60,8 +60,14 @@ class Downloads:
 
     def refill_all(self, torrent: Torrent, now: float) -> None:
         """Requests came free: offer them to everybody who has room."""
+        if torrent.phase is not Phase.LEECHING:
+            return
+        config = self.desk.config.dispatch
+        endgame = torrent.missing.bit_count() <= config.endgame_threshold
+        free = torrent.open  # only less in the course of this
         for conn in list(torrent.conns.values()):
-            self.refill(conn, now, may_move=False)
+            if conn.mask & free or endgame:
+                self.refill(conn, now, may_move=False)
 
     def _ask(self, conn: Conn, piece: int, now: float) -> None:
         torrent = conn.torrent
