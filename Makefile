@@ -7,10 +7,11 @@ RUNTIME := .venv/.runtime
 DEV := .venv/.dev
 ARGS ?=
 SEEDS ?= 1000
+FULL ?=
 
 export PYTHON
 
-.PHONY: help devcluster test faults bench bench-multihost lint types format wheel clean
+.PHONY: help devcluster test faults scale bench bench-multihost lint types format wheel clean
 
 help:  ## list what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 17
@@ -23,6 +24,9 @@ test: $(DEV)  ## run the tests (ARGS="-k wire -x" picks some)
 
 faults: $(RUNTIME)  ## play SEEDS=1000 small swarms under random faults (ARGS="--first 5000 --jobs 1")
 	@$(PY) -m krakentx.cli.faults $(SEEDS) $(ARGS)
+
+scale: $(RUNTIME)  ## a table of simulated swarms, held to the last figures (FULL=1: at full size, for hours)
+	@$(PY) -m tests.bench.scale $(if $(FULL),--full) $(ARGS)
 
 bench: $(DEV)  ## measure: prints a table and writes bench.json
 	@$(PY) -m tests.bench.run $(ARGS)
