@@ -1,6 +1,7 @@
 """One modelled connection: ordered messages, and pieces that take as long as the lines need for them.
 
-A message takes one latency; a piece holds up what is sent behind it. Messages cost no bandwidth.
+A message takes one latency and costs no bandwidth. Sent while a piece leaves, it waits for a chunk of it to pass when
+both sides know chunks, and otherwise for all that is left of it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from krakentx.swarm.events import ConnID, Event, Lost
 from krakentx.wire.messages import PiecePayload
 
 _PROGRESS_S = 0.4
+_CHUNK = 256 << 10  # bytes of a piece that pass before a message does
 
 
 @define(eq=False)
@@ -84,11 +86,14 @@ class End:
     far: End = None  # type: ignore[assignment]  # `connect` makes both ends, and each has the other
     open: bool = True
     heard: bool = False  # something came
+    chunks: bool = False  # this side has said that messages may come between the chunks of a piece
     stuck: bool = False  # what was sent does not arrive any more
     leaving: Parcel | None = None
     flow: Flow | None = None  # of the piece that leaves
     passed: float = 0.0  # bytes of it that went before the network went away
-    behind: deque[Event | Parcel] = Factory(deque)  # sent while a piece leaves
+    behind: deque[Event | Parcel] = Factory(deque)  # wait for the piece that leaves
+    between: deque[Event] = Factory(deque)  # wait for a chunk of it, or are on their way since
+    between_until: float = 0.0  # when the last of them leaves
     late: deque[Event | Parcel] = Factory(deque)  # arrived at a host whose network was away
     offered: Parcel | None = None  # the piece that this side is receiving
     granted: bool | None = None  # taken, skipped, or not yet decided
@@ -96,11 +101,27 @@ class End:
     # ---- sending
 
     def send(self, event: Event) -> None:
-        """Bring an event to the other side; it waits behind a piece that was sent before."""
+        """Bring an event to the other side, after what of a piece must pass before it."""
+        if self.stuck:
+            return
+        clock, wait_s = self.wire.clock, 0.0
         if self.leaving is not None:
-            self.behind.append(event)
-        elif not self.stuck:
-            self.wire.clock.hop(self.far.arrive, event)
+            if not (self.chunks and self.far.chunks):
+                self.behind.append(event)
+                return
+            flow = self.flow
+            if flow is not None and flow.rate:
+                wait_s = min(_CHUNK / flow.rate, flow.ends - clock.now)
+        if wait_s or self.between:
+            self.between.append(event)
+            self.between_until = max(self.between_until, clock.now + wait_s)
+            clock.at(self.between_until - clock.now + clock.hop_s, self._passed_between)
+        else:
+            clock.hop(self.far.arrive, event)
+
+    def _passed_between(self) -> None:
+        # By a queue, or rounding would now and then let one message overtake another.
+        self.far.arrive(self.between.popleft())
 
     def send_piece(self, parcel: Parcel) -> None:
         """Let a piece leave."""
