@@ -119,13 +119,22 @@ def _references(value: dict[str, Any], media_type: str) -> list[Digest]:
 
 
 def _described_by(value: dict[str, Any], media_type: str) -> dict[str, Any]:
-    """An image without an artifactType has that of its config; an index has none."""
+    """An image without an artifactType has that of its config; an index has none.
+
+    What is not in the form of the specification is left out: it goes into a list that many share, where a value nested
+    deeply enough would make the whole unreadable.
+    """
     config = value.get("config")
     kind = value.get("artifactType")
     if not kind and media_type in _IMAGES and isinstance(config, dict):
         kind = config.get("mediaType")
-    found = {"artifactType": kind, "annotations": value.get("annotations")}
-    return {key: item for key, item in found.items() if item}
+    notes = value.get("annotations")
+    found: dict[str, Any] = {}
+    if kind and isinstance(kind, str):
+        found["artifactType"] = kind
+    if notes and isinstance(notes, dict) and all(isinstance(text, str) for text in notes.values()):
+        found["annotations"] = notes
+    return found
 
 
 def _list(value: dict[str, Any], key: str) -> list[Any]:

@@ -127,3 +127,13 @@ def test_a_malformed_manifest_is_refused(fields: dict[str, Any]) -> None:
 
 def test_a_subject_is_read() -> None:
     assert parse_manifest(manifest(subject=described(B), **IMAGE), None).subject == B
+
+
+@pytest.mark.parametrize("notes", [{"a": [[]]}, {"a": 1}, {"a": None}, ["a"], "a", 7, {}])
+def test_annotations_that_are_no_texts_are_not_listed_with_others(notes: Any) -> None:
+    """A value nested as deeply as JSON can be read would make the list that it goes into unreadable."""
+    deep: Any = "x"
+    for _ in range(500):
+        deep = [deep]
+    data = manifest(**IMAGE, annotations=notes, artifactType=deep)
+    assert parse_manifest(data, None).described_by == {}
