@@ -45,6 +45,7 @@ MAX_FRAMES_BYTES = 1 << 20
 MAX_RUNS = 128
 
 _SCRATCH = memoryview(bytearray(RECEIVE_BUDGET))  # one per process: each read is consumed before the next
+_ENDED = (7, 8)  # CLOSE, CLOSE_WAIT of Linux' TCP_INFO
 _NO_SENDFILE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -261,6 +262,16 @@ class BulkTransport(tcp.Connection):
             self._ingress.give_back(-count)
 
     # --- pausing
+
+    @property
+    def hung_up(self) -> bool:
+        """The peer has closed. While we pause nobody tells: the news stand behind all that it has sent."""
+        if not self.connected or not hasattr(socket, "TCP_INFO"):
+            return False
+        try:
+            return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _ENDED
+        except OSError:
+            return True
 
     def pauseProducing(self) -> None:
         """Stop reading until `resumeProducing`."""

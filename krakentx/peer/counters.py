@@ -24,7 +24,7 @@ class Counters:
     dials: int = _count("Connections to peers that were begun.")
     dial_failures: int = _count("Connections to peers that could not be made.")
     accepted: int = _count("Connections that peers made.")
-    refused_sockets: int = _count("Connections of peers that were closed at once, because too many had not spoken yet.")
+    refused_sockets: int = _count("Connections of peers closed at once, since too many sockets of strangers were open.")
     protocol_errors: int = _count("Connections closed because the peer broke the protocol.")
     corrupt_pieces: int = _count("Pieces whose sum was wrong.")
     completed: int = _count("Blobs that became complete.")

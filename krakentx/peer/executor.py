@@ -17,8 +17,9 @@ from krakentx.core.peer import InfoHash, PeerID
 from krakentx.peer.counters import Counters
 from krakentx.peer.fetch import StorageError, fetch_pieces
 from krakentx.peer.interfaces import IAnnouncer, IFallback
-from krakentx.peer.links import Links
+from krakentx.peer.links import LINES_A_MINUTE, IDoor, Links
 from krakentx.peer.protocol import PeerProtocol
+from krakentx.peer.quiet import Quiet
 from krakentx.peer.tasks import Tasks
 from krakentx.peer.torrents import Torrent
 from krakentx.peer.turns import IEngine, Turns
@@ -35,7 +36,7 @@ class Executor:
     """The hands of one Engine.
 
     Args:
-        greet, gone: see `Links`.
+        greet, door: see `Links`.
     """
 
     log = Logger()
@@ -50,7 +51,7 @@ class Executor:
         fallback: IFallback | None,
         counters: Counters,
         greet: Callable[[PeerProtocol, Handshake], None],
-        gone: Callable[[PeerProtocol], None],
+        door: IDoor,
     ) -> None:
         self.torrents: dict[InfoHash, Torrent] = {}
         self._reactor = reactor
@@ -61,6 +62,7 @@ class Executor:
         self._stopped = False
         self._told_announce: float | None = None
         self._fetching: dict[Torrent, set[Deferred[ev.FetchProblem | None]]] = {}
+        self._quiet = Quiet(reactor, LINES_A_MINUTE)
         self._turns = Turns(engine, reactor, self._execute, self._handled, self._broken)
         self.feed = self._turns.feed
         self.tasks = Tasks()
@@ -73,7 +75,7 @@ class Executor:
             feed=self.feed,
             congested=lambda: self._turns.congested,
             greet=greet,
-            gone=gone,
+            door=door,
             unreachable=self._unreachable,
         )
         self._do: dict[type[fx.Effect], Callable[[Any], None]] = {
@@ -114,7 +116,10 @@ class Executor:
             self.links.abort(conn)
 
     def _ban(self, effect: fx.Ban) -> None:
-        self.log.warn(
+        self._quiet.emit(
+            str(effect.torrent),
+            self.log,
+            LogLevel.warn,
             "banned {peer} for {torrent} for {remaining_s:.0f} s: {reason}",
             peer=str(effect.peer),
             torrent=str(effect.torrent),

@@ -41,10 +41,13 @@ def _host(address: Any) -> str:
 
 
 class AcceptFactory(ServerFactory):
-    """Builds a protocol for each accepted socket, unless too many have not said who they are.
+    """Builds a protocol for each accepted socket, unless too many of them belong to strangers.
+
+    A stranger is whoever has no connection of the Engine: it has not greeted yet, or was refused or sent away and its
+    socket lingers. Both would otherwise cost a file handle for as long as it likes.
 
     Args:
-        limit: sockets without a handshake, of all addresses together.
+        limit: strangers of all addresses together.
     """
 
     log = Logger()
@@ -54,35 +57,48 @@ class AcceptFactory(ServerFactory):
         self._build = build
         self.limit = limit
         self._counters = counters
-        self._pending: dict[PeerProtocol, str] = {}
-        self._per_host: Counter[str] = Counter()
+        self._hosts: dict[PeerProtocol, str] = {}  # of every accepted socket
+        self._strangers: set[PeerProtocol] = set()
+        self._per_host: Counter[str] = Counter()  # strangers
 
     @property
-    def pending(self) -> int:
-        """Sockets that have not said who they are."""
-        return len(self._pending)
+    def strangers(self) -> int:
+        """Sockets of strangers."""
+        return len(self._strangers)
 
     def buildProtocol(self, addr: IAddress | None) -> PeerProtocol | None:
         """Twisted: a socket was accepted; None closes it."""
         host = _host(addr)
         # One address may hold a quarter of the room, so that it cannot shut the others out.
-        if len(self._pending) >= self.limit or self._per_host[host] >= max(1, self.limit // 4):
+        if len(self._strangers) >= self.limit or self._per_host[host] >= max(1, self.limit // 4):
             self._counters.refused_sockets += 1
-            self.log.debug("refusing {addr}: too many sockets wait for a handshake", addr=host)
+            self.log.debug("refusing {addr}: too many sockets of strangers", addr=host)
             return None
         protocol = self._build()
-        self._pending[protocol] = host
-        self._per_host[host] += 1
+        self._hosts[protocol] = host
+        self.estranged(protocol)
         self._counters.accepted += 1
         return protocol
 
     def known(self, protocol: PeerProtocol) -> None:
-        """The protocol has greeted, or is gone. May be told twice."""
-        host = self._pending.pop(protocol, None)
-        if host is not None:
+        """It is a connection of the Engine now."""
+        if protocol in self._strangers:
+            host = self._hosts[protocol]
+            self._strangers.remove(protocol)
             self._per_host[host] -= 1
             if not self._per_host[host]:
                 del self._per_host[host]
+
+    def estranged(self, protocol: PeerProtocol) -> None:
+        """It is none, or none any more."""
+        if protocol in self._hosts and protocol not in self._strangers:
+            self._strangers.add(protocol)
+            self._per_host[self._hosts[protocol]] += 1
+
+    def gone(self, protocol: PeerProtocol) -> None:
+        """Its socket is closed."""
+        self.known(protocol)
+        self._hosts.pop(protocol, None)
 
 
 def listen(reactor: Any, port: int, factory: AcceptFactory, interface: str = "") -> BulkPort:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
+from typing import Protocol as Interface
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from krakentx.core.errors import LocalProtocolError
 from krakentx.core.peer import InfoHash, PeerID
 from krakentx.peer.counters import Counters
 from krakentx.peer.factories import DialError, dial
 from krakentx.peer.protocol import PeerProtocol
+from krakentx.peer.quiet import Quiet
 from krakentx.peer.rates import Traffic
 from krakentx.peer.tasks import Tasks
 from krakentx.peer.torrents import Torrent
@@ -25,6 +27,27 @@ from krakentx.swarm.events import ConnID, Lost
 from krakentx.wire.messages import Handshake, PiecePayload
 from krakentx.wire.session import Role
 
+_PENDING = "Added pending conn: {peer} at {addr} for {torrent}"
+_ACTIVE = "Moved conn from pending to active: {peer} at {addr} for {torrent}"
+
+LINES_A_MINUTE = 10
+"""Lines of what one host did wrong."""
+GREETINGS_A_MINUTE = 200
+"""Lines of one host's connections that came to be: a rollout of large images has many."""
+
+
+class IDoor(Interface):
+    """Keeps count of strangers; see `AcceptFactory`. Connections that we dialled are none of its business."""
+
+    def known(self, protocol: PeerProtocol) -> None:
+        """It is a connection of the Engine now."""
+
+    def estranged(self, protocol: PeerProtocol) -> None:
+        """It is none any more, and its socket may linger."""
+
+    def gone(self, protocol: PeerProtocol) -> None:
+        """Its socket is closed."""
+
 
 class Links:
     """Dials, sends, receives and closes. Implements `IPeerOwner`.
@@ -34,7 +57,7 @@ class Links:
         congested: whether the Engine is behind.
         torrents: those that are open.
         greet: an accepted connection has greeted; `welcome` follows when the disk was looked at.
-        gone: an accepted socket is no longer a stranger, or is gone.
+        door: is told who of the accepted is a stranger.
         unreachable: a peer of a torrent could not be dialled.
     """
 
@@ -51,7 +74,7 @@ class Links:
         feed: Callable[[ev.Event], None],
         congested: Callable[[], bool],
         greet: Callable[[PeerProtocol, Handshake], None],
-        gone: Callable[[PeerProtocol], None],
+        door: IDoor,
         unreachable: Callable[[InfoHash, PeerID], None],
     ) -> None:
         self.conns: dict[ConnID, PeerProtocol] = {}
@@ -63,9 +86,11 @@ class Links:
         self._torrents = torrents
         self._congested = congested
         self._greet = greet
-        self._gone = gone
+        self._door = door
         self._unreachable = unreachable
         self._traffic = Traffic(reactor)
+        self._quiet = Quiet(reactor, LINES_A_MINUTE)
+        self._greetings = Quiet(reactor, GREETINGS_A_MINUTE)
         self._dialling: dict[ConnID, Deferred[None]] = {}
         self.configure(config)
 
@@ -109,9 +134,13 @@ class Links:
         self.conns[peer.conn] = peer
         self.feed(ev.HandshakeReceived(peer.conn, handshake))
 
+    def tell(self, peer: PeerProtocol, level: object, text: str, **fields: object) -> None:
+        """See `IPeerOwner`."""
+        self._quiet.emit(peer.host, self.log, level, text, **fields)
+
     def lost(self, peer: PeerProtocol, reason: Lost) -> None:
         """See `IPeerOwner`."""
-        self._gone(peer)
+        self._door.estranged(peer)
         if reason is Lost.PROTOCOL:
             self._counters.protocol_errors += 1
         if peer.conn is not None and self.conns.pop(peer.conn, None) is not None:
@@ -121,33 +150,30 @@ class Links:
     def disconnected(self, peer: PeerProtocol) -> None:
         """See `IPeerOwner`."""
         self.sockets.discard(peer)
+        self._door.gone(peer)
 
     def greeting_handled(self, event: ev.HandshakeReceived) -> None:
         """The Engine has seen a handshake: unless it closed the connection, messages may flow."""
         peer = self.conns.get(event.conn)
         if peer is None:
             return  # the Engine refused it
-        torrent = str(event.handshake.info_hash)
+        self._door.known(peer)
         if peer.role is Role.ACCEPTOR:
-            self._log_pending(str(event.handshake.peer_id), peer.addr, torrent)
-        self.log.info(
-            "Moved conn from pending to active: {peer} at {addr} for {torrent}",
-            peer=str(event.handshake.peer_id),
-            addr=peer.addr,
-            torrent=torrent,
-        )
+            self._greeting(_PENDING, event.handshake.peer_id, peer.host, peer.addr, event.handshake.info_hash)
+        self._greeting(_ACTIVE, event.handshake.peer_id, peer.host, peer.addr, event.handshake.info_hash)
         peer.activate()
         peer.go_on()
 
-    def _log_pending(self, peer: str, addr: str, torrent: str) -> None:
-        self.log.info("Added pending conn: {peer} at {addr} for {torrent}", peer=peer, addr=addr, torrent=torrent)
+    def _greeting(self, text: str, peer: PeerID, host: str, addr: str, torrent: InfoHash) -> None:
+        self._greetings.emit(host, self.log, LogLevel.info, text, peer=str(peer), addr=addr, torrent=str(torrent))
 
     # --- effects
 
     def dial(self, effect: fx.Dial) -> None:
         """See `effects.Dial`."""
         self._counters.dials += 1
-        self._log_pending(str(effect.peer.peer_id), effect.peer.address, str(effect.torrent))
+        to = effect.peer
+        self._greeting(_PENDING, to.peer_id, to.ip, to.address, effect.torrent)
         self._dialling[effect.conn] = self._tasks.own(self._dialled(effect))
 
     async def _dialled(self, effect: fx.Dial) -> None:
@@ -229,12 +255,8 @@ class Links:
             good = meta.fits(index, passed)
             if not good:
                 self._counters.corrupt_pieces += 1
-                self.log.warn(
-                    "piece {piece} of {digest} from {addr} is corrupt",
-                    piece=index,
-                    digest=str(meta.digest),
-                    addr=peer.addr,
-                )
+                text = "piece {piece} of {digest} from {addr} is corrupt"
+                self.tell(peer, LogLevel.warn, text, piece=index, digest=str(meta.digest), addr=peer.addr)
             self.feed(ev.PieceArrived(effect.conn, index, good))
 
         passed = meta.new_sum()

@@ -18,7 +18,7 @@ from typing import Protocol as Interface
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from krakentx.core.errors import LocalProtocolError, RemoteProtocolError
@@ -34,7 +34,13 @@ CHECK_S = 5.0
 PROGRESS_S = 0.25
 RETRY_S = 0.001
 MESSAGES_PER_TURN = 128
-"""Messages of one connection that are handled before the others have their turn."""
+"""Messages of one connection that are handled before the others have their turn.
+
+A peer that fills several within `PATIENCE_S` waits four times as long each time, up to `PACE_S`: some 1,300 messages a
+second, more than a download of small pieces at full speed has to say.
+"""
+PATIENCE_S = 1.0
+PACE_S = 0.1
 MAX_UNREAD_BYTES = 256 << 10
 """Frames that a peer has not taken yet; with more, we stop reading what it asks for."""
 
@@ -54,6 +60,9 @@ class IPeerOwner(Interface):
 
     def greeted(self, peer: PeerProtocol, handshake: Handshake) -> None:
         """The handshake came. The connection waits until `peer.go_on()`."""
+
+    def tell(self, peer: PeerProtocol, level: object, text: str, **fields: object) -> None:
+        """Log what the peer did, unless it does that all the time."""
 
     def lost(self, peer: PeerProtocol, reason: Lost) -> None:
         """The connection has ended, as far as the Engine goes. Comes once, and no event follows."""
@@ -87,7 +96,7 @@ class PeerProtocol(Protocol):
         self.role = role
         self.conn = conn
         self.session = Session(role)
-        self.addr = "?"
+        self.host = self.addr = "?"
         self.peer_id: PeerID | None = None
         self.active = False
         self._owner = owner
@@ -101,6 +110,8 @@ class PeerProtocol(Protocol):
         self._waiting = False  # the owner must decide before we read on
         self._receiving = False  # the transport puts payload into a sink
         self._reading = False  # we are in the loop over messages, now
+        self._pace_s = RETRY_S  # how long we pause after a full turn
+        self._full_at = -PATIENCE_S  # when the last one was
         self._heard_at = 0.0
         self._progress_at = 0.0
         self._sent_total = 0
@@ -111,7 +122,8 @@ class PeerProtocol(Protocol):
     def connectionMade(self) -> None:
         """Twisted: the socket is up."""
         peer = self.transport.getPeer()  # type: ignore[no-untyped-call]
-        self.addr = format_address(peer.host.removeprefix("::ffff:"), peer.port)
+        self.host = peer.host.removeprefix("::ffff:")
+        self.addr = format_address(self.host, peer.port)
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(True)
         self._heard_at = self._sent_at = self._clock.seconds()
@@ -158,31 +170,43 @@ class PeerProtocol(Protocol):
                     break
                 self._handle(message)
             else:
-                self._pause()
+                self._pause(self._pace())
         except RemoteProtocolError as error:
-            self.log.warn("closing {addr}: it broke the protocol: {problem}", addr=self.addr, problem=str(error))
+            text = "closing {addr}: it broke the protocol: {problem}"
+            self._owner.tell(self, LogLevel.warn, text, addr=self.addr, problem=str(error))
             self.abort(Lost.PROTOCOL)
         finally:
             self._reading = False
         if self._waiting and self._reason is None:
             self.transport.pauseProducing()
 
+    def _pace(self) -> float:
+        """How long to wait after a full turn."""
+        now = self._clock.seconds()
+        often = now - self._full_at < PATIENCE_S
+        self._full_at = now
+        self._pace_s = min(4 * self._pace_s, PACE_S) if often else RETRY_S
+        return self._pace_s
+
     def _must_pause(self) -> bool:
-        if self._owner.congested or self.transport.frames_waiting > MAX_UNREAD_BYTES:
-            self._pause()
+        unread = self.transport.frames_waiting > MAX_UNREAD_BYTES
+        if unread or self._owner.congested:
+            self._pause(PROGRESS_S if unread else RETRY_S)
             return True
         return False
 
-    def _pause(self) -> None:
+    def _pause(self, delay_s: float) -> None:
         """Stop reading, and try again after the others had their turn."""
         self.transport.pauseProducing()
         if self._resume is None:
-            delay = RETRY_S if self.transport.frames_waiting <= MAX_UNREAD_BYTES else PROGRESS_S
-            self._resume = self._clock.callLater(delay, self._unpause)
+            self._resume = self._clock.callLater(delay_s, self._unpause)
 
     def _unpause(self) -> None:
         self._resume = None
-        self._go()
+        if self._pace_s == PACE_S and self.transport.hung_up:
+            self.abort(Lost.RESET)  # else it would keep its place until we had read all that it said
+        else:
+            self._go()
 
     def _go(self) -> None:
         """Read on, first what is here already, then from the socket."""
@@ -321,7 +345,8 @@ class PeerProtocol(Protocol):
         if not expecting or self.transport.read_held:
             self._heard_at = now
         if now - min(self._sent_at, self._heard_at) >= self._stall_s:
-            self.log.info("closing {addr}: it stands still in the midst of a transfer", addr=self.addr)
+            text = "closing {addr}: it stands still in the midst of a transfer"
+            self._owner.tell(self, LogLevel.info, text, addr=self.addr)
             self.abort(Lost.TIMEOUT)
             return
         self._timer = self._clock.callLater(CHECK_S, self._check)

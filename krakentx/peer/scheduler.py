@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from krakentx.core.digest import Digest
 from krakentx.core.errors import KrakenError, NotFound, Unavailable
@@ -110,7 +110,7 @@ class Scheduler(MultiService):
             fallback=fallback,
             counters=self.counters,
             greet=self._greeted,
-            gone=self._factory.known,
+            door=self._factory,
         )
         self._shelf = Shelf(
             reactor=reactor,
@@ -264,8 +264,9 @@ class Scheduler(MultiService):
                 if await self._shelf.stored(handshake.digest) is None and self._absent is not None:
                     self._absent(handshake.namespace, handshake.digest)
             except (KrakenError, OSError) as error:
-                self.log.info("{digest} could not be opened: {error}", digest=str(handshake.digest), error=str(error))
+                text = "{digest} could not be opened: {error}"
+                digest = str(handshake.digest)
+                self._executor.links.tell(peer, LogLevel.info, text, digest=digest, error=str(error))
         if not peer.closing:
-            self._factory.known(peer)
             peer.conn = self._engine.new_conn()
             self._executor.links.welcome(peer, handshake)

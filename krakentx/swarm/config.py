@@ -66,7 +66,7 @@ class ConnConfig:
     sender_buffer_size: int = 10000
     """Messages that may wait in one connection; a peer that does not read them is closed."""
     max_pending_handshakes: int = 256
-    """Accepted sockets that have not spoken yet; more are closed at once."""
+    """Accepted sockets of those who have not greeted yet, or were sent away and linger; more are closed at once."""
     bandwidth: BandwidthConfig = Factory(BandwidthConfig)
 
 

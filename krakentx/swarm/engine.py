@@ -287,7 +287,6 @@ class Engine:
 
     def _requested(self, conn: Conn, request: PieceRequest, now: float) -> None:
         torrent, index = conn.torrent, request.index
-        conn.useful_at = torrent.used_at = now
         if request.offset or request.length != torrent.meta.piece_size(index):
             problem = "reading / writing chunk of piece not supported"
         elif index >= torrent.meta.piece_count or torrent.missing >> index & 1:
@@ -295,6 +294,8 @@ class Engine:
         elif not self._uploads.add(conn.id, index):
             problem = "too many requests"
         else:
+            # Only what can be had is of use: else anybody could hold a place, and the torrent, by asking for nothing.
+            conn.useful_at = torrent.used_at = now
             return
         self._desk.emit(Send(conn.id, PieceError(index, problem)))
 

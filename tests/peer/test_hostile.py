@@ -95,7 +95,7 @@ async def unharmed(target, peer) -> None:
     await until(lambda: target.scheduler.connection_count == 0)
     assert target.engine.load()["connections"] == 0
     assert target.engine.load()["handshakes"] == 0
-    assert target.scheduler._factory.pending == 0
+    assert target.scheduler._factory.strangers == 0
 
 
 BEFORE = {
@@ -202,7 +202,7 @@ async def test_a_handshake_in_drops_is_cut_off(target, peer, dial):
 async def test_sockets_without_a_handshake_are_bounded(target, peer, dial):
     clients = [await dial(target.scheduler.port_number) for _ in range(40)]
     await deferLater(reactor, 0.05)
-    assert target.scheduler._factory.pending == 2  # a quarter of the room for one address
+    assert target.scheduler._factory.strangers == 2  # a quarter of the room for one address
     assert target.scheduler.counters.refused_sockets == 38
     for client in clients:
         await client.closed(1.0)
@@ -318,3 +318,26 @@ async def test_a_flood_of_small_messages_does_not_stop_the_others(target, greete
     other.send(encode(PieceRequest(3, 0, MIB)))
     await other.until(target.blob.data[-1000:])
     assert reactor.seconds() - began < 1.0
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_who_talked_too_much_and_left_is_noticed(target, greeted):
+    flood = await greeted()
+    flood.send(encode(CancelPiece(1)) * 40_000)
+    await deferLater(reactor, 0.3)
+    flood.drop()
+    await until(lambda: not target.scheduler._executor.links.sockets, 2.0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_was_sent_away_and_lingers_counts_as_a_stranger(target, peer, dial):
+    """Twenty come for a torrent that is not here and do not close their half: two at a time have a socket of ours."""
+    for number in range(20):
+        client = await dial(target.scheduler.port_number)
+        client.transport.pauseProducing()
+        client.send(encode(hello(target.blob, number + 1, info_hash=InfoHash(bytes(20)))))
+        await deferLater(reactor, 0.005)
+        assert len(target.scheduler._executor.links.sockets) <= 2
+    assert target.scheduler.counters.refused_sockets >= 10
+    await until(lambda: target.scheduler._factory.strangers == 0)
+    await unharmed(target, peer)

@@ -39,6 +39,7 @@ class Owner:
         self.events = []
         self.handshakes = []
         self.lost_reasons = []
+        self.told = []
         self.gone = False
         self.decide = lambda event: None
 
@@ -51,6 +52,9 @@ class Owner:
 
     def greeted(self, peer, handshake):
         self.handshakes.append(handshake)
+
+    def tell(self, peer, level, text, **fields):
+        self.told.append(text)
 
     def lost(self, peer, reason):
         self.lost_reasons.append(reason)
@@ -298,8 +302,7 @@ async def test_a_broken_rule_is_one_line_and_a_reset(pair, owner, clock, logs):
     client.send((1 << 30).to_bytes(4, "big"))
     await client.closed()
     assert owner.lost_reasons == [Lost.PROTOCOL]
-    warnings = [event for event in logs if "broke the protocol" in (event.get("log_format") or "")]
-    assert len(warnings) == 1
+    assert owner.told == ["closing {addr}: it broke the protocol: {problem}"]
 
 
 @pytest_twisted.ensureDeferred
