@@ -13,6 +13,7 @@ from krakentx.config.fields import duration, size
 from krakentx.core.errors import InvalidInput
 from krakentx.core.peer import format_address, parse_address
 from krakentx.peer.address import PeerIDFactory
+from krakentx.peer.tlsconfig import TlsConfig
 from krakentx.storage.config import CleanupConfig
 from krakentx.swarm.config import SwarmConfig
 from krakentx.web.access import LOOPBACK
@@ -76,7 +77,7 @@ class RuntimeConfig:
 class AgentConfig:
     """Registry for pulls on one host, and a peer of the swarm."""
 
-    UNUSED = frozenset({"tls", "registry_backup"})
+    UNUSED = frozenset({"registry_backup"})
 
     agent_registry_port: int = 16000
     agent_server_port: int = 16002
@@ -95,6 +96,7 @@ class AgentConfig:
     HERD_HOST_IP, or of the trackers' hosts. An empty list: none."""
     store: StoreConfig = Factory(StoreConfig)
     scheduler: SwarmConfig = Factory(SwarmConfig)
+    tls: TlsConfig = Factory(TlsConfig)
     allowed_cidrs: tuple[str, ...] | None = None
     """Networks that may use the registry; without this key everyone may."""
     admin_cidrs: tuple[str, ...] = LOOPBACK

@@ -28,6 +28,7 @@ from krakentx.core.peer import PeerContext
 from krakentx.peer.address import announced_ip, make_peer_id
 from krakentx.peer.metrics import SwarmCollector
 from krakentx.peer.scheduler import Scheduler
+from krakentx.peer.tlsconfig import load_tls
 from krakentx.registry.api import registry_app
 from krakentx.storage.files import BlobStore
 from krakentx.storage.pieces import PartialStore
@@ -111,6 +112,7 @@ def build(
         port=config.peer_port,
         interface=config.interface,
         stall_s=config.stall_timeout_s,
+        tls=load_tls(config.tls),
     )
     for swept, cleanup in ((cache, config.store.cache_cleanup), (partials, config.store.download_cleanup)):
         BlobSweeper(swept, cleanup, reactor=reactor, pool=pool).setServiceParent(service)
@@ -176,4 +178,5 @@ def _context(config: AgentConfig) -> PeerContext:
         peer_id=make_peer_id(config.peer_id_factory, ip, config.peer_port),
         zone=config.zone,
         cluster=config.cluster,
+        tls=config.tls.on,
     )

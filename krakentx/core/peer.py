@@ -125,6 +125,8 @@ class PeerInfo:
     complete: bool = False
     zone: str = ""
     """Where the peer stands; an extension key that the reference ignores, left out of JSON when empty."""
+    tls: bool = False
+    """It speaks TLS on its port; an extension key too, left out of JSON when false."""
 
     @classmethod
     def from_json(cls, data: object) -> PeerInfo:
@@ -142,6 +144,7 @@ class PeerInfo:
             origin=data.get("origin") is True,
             complete=data.get("complete") is True,
             zone=_zone(data),
+            tls=data.get("tls") is True,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -155,6 +158,8 @@ class PeerInfo:
         }
         if self.zone:
             data["zone"] = self.zone
+        if self.tls:
+            data["tls"] = True
         return data
 
     @property
@@ -173,6 +178,7 @@ class PeerContext:
     zone: str = ""
     cluster: str = ""
     origin: bool = False
+    tls: bool = False
 
     @classmethod
     def from_json(cls, data: object) -> PeerContext:
@@ -186,11 +192,12 @@ class PeerContext:
             zone=_zone(data),
             cluster=_text(data, "cluster", ""),
             origin=data.get("origin") is True,
+            tls=data.get("tls") is True,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Keys in the reference's order."""
-        return {
+        """Keys in the reference's order; `tls` is our own, left out when false."""
+        data: dict[str, Any] = {
             "ip": self.ip,
             "port": self.port,
             "peer_id": self.peer_id.to_json(),
@@ -198,10 +205,13 @@ class PeerContext:
             "cluster": self.cluster,
             "origin": self.origin,
         }
+        if self.tls:
+            data["tls"] = True
+        return data
 
     def as_peer(self, *, complete: bool) -> PeerInfo:
         """Itself as one entry of an announce."""
-        return PeerInfo(self.peer_id, self.ip, self.port, self.origin, complete, self.zone)
+        return PeerInfo(self.peer_id, self.ip, self.port, self.origin, complete, self.zone, self.tls)
 
 
 @frozen

@@ -13,6 +13,7 @@ from krakentx.clients.config import ActiveConfig, HostsConfig, RingConfig
 from krakentx.config.fields import duration, parse_size, size
 from krakentx.core.errors import InvalidInput
 from krakentx.core.metainfo import DEFAULT_PIECE_LENGTHS, PieceLengths
+from krakentx.peer.tlsconfig import TlsConfig
 from krakentx.queue.config import QueueConfig
 from krakentx.storage.config import CleanupConfig
 from krakentx.swarm.config import SwarmConfig
@@ -110,10 +111,10 @@ class OriginConfig:
     localdb: LocalDBConfig = Factory(LocalDBConfig)
     writeback: QueueConfig = Factory(QueueConfig)
     scheduler: SwarmConfig = Factory(SwarmConfig)
+    tls: TlsConfig = Factory(TlsConfig)
 
     UNUSED = frozenset(
         {
-            "tls",
             "auth",
             "hashring.refresh_interval",
             "hashring.membership_wait_timeout",

@@ -34,6 +34,7 @@ from krakentx.origin.writeback import KIND, WriteBack
 from krakentx.peer.address import announced_ip, make_peer_id
 from krakentx.peer.metrics import SwarmCollector
 from krakentx.peer.scheduler import Scheduler
+from krakentx.peer.tlsconfig import load_tls
 from krakentx.queue.store import TaskStore
 from krakentx.queue.worker import Worker
 from krakentx.storage.files import BlobStore
@@ -147,6 +148,7 @@ def build(
         peer_id=make_peer_id(config.peer_id_factory, ip, config.peer_port),
         zone=config.zone,
         origin=True,
+        tls=config.tls.on,
     )
     scheduler = service.scheduler = Scheduler(
         reactor=reactor,
@@ -160,6 +162,7 @@ def build(
         port=config.peer_port,
         interface=config.interface,
         absent=_Healer(refresher),
+        tls=load_tls(config.tls),
     )
     origin = service.origin = Origin(
         store=store,

@@ -14,8 +14,9 @@ more than the payload still lacks, so the next frame is left in the socket for t
 inline: into the page cache it takes less time than the way to a thread and back.
 
 Relied upon in Twisted, beyond its public names: `FileDescriptor.connected`, `disconnecting`, `_writeDisconnecting`,
-`_writeDisconnected`, `_closeWriteConnection`, `Port.transport`, `Connector._makeTransport`, and that
-`FileDescriptor.doWrite` is what we replace (its own buffer stays empty). A test holds them true.
+`_writeDisconnected`, `_closeWriteConnection`, and in `secure.py` `Port.transport`, `Connector._makeTransport`,
+`Client._connectDone`; and that `FileDescriptor.doWrite` is what we replace (its own buffer stays empty). A
+test holds them true.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _NO_SENDFILE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class BulkTransport(tcp.Connection):
-    """What server and client connections have in common.
+    """What server and client connections have in common, TLS or not (`secure.py`).
 
     Producers are not for these transports: frames are small and bounded, files go by `send_file`.
     """
@@ -143,6 +144,10 @@ class BulkTransport(tcp.Connection):
             return None
         except OSError:
             return main.CONNECTION_LOST
+        return self.drained()
+
+    def drained(self) -> Any:
+        """Nothing is left to write: wait for more, or close when that was wished."""
         self.stopWriting()  # type: ignore[no-untyped-call]
         if self.disconnecting:
             return main.CONNECTION_DONE
@@ -352,24 +357,3 @@ class BulkTransport(tcp.Connection):
             run.on_end(False)
         if sink is not None:
             sink.on_end(False)
-
-
-class BulkServer(BulkTransport, tcp.Server):
-    """An accepted connection."""
-
-
-class BulkClient(BulkTransport, tcp.Client):
-    """A dialled connection."""
-
-
-class BulkPort(tcp.Port):
-    """A listening port of bulk connections."""
-
-    transport = BulkServer
-
-
-class BulkConnector(tcp.Connector):
-    """Dials a bulk connection."""
-
-    def _makeTransport(self) -> BulkClient:
-        return BulkClient(self.host, self.port, self.bindAddress, self, self.reactor)

@@ -25,6 +25,7 @@ class Counters:
     dial_failures: int = _count("Connections to peers that could not be made.")
     accepted: int = _count("Connections that peers made.")
     refused_sockets: int = _count("Connections of peers closed at once, since too many sockets of strangers were open.")
+    tls_refused: int = _count("Connections that TLS ended: a bad certificate, or no TLS where it is required.")
     protocol_errors: int = _count("Connections closed because the peer broke the protocol.")
     corrupt_pieces: int = _count("Pieces whose sum was wrong.")
     completed: int = _count("Blobs that became complete.")

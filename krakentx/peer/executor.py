@@ -21,6 +21,7 @@ from krakentx.peer.links import LINES_A_MINUTE, IDoor, Links
 from krakentx.peer.protocol import PeerProtocol
 from krakentx.peer.quiet import Quiet
 from krakentx.peer.tasks import Tasks
+from krakentx.peer.tlsconfig import PeerTls
 from krakentx.peer.torrents import Torrent
 from krakentx.peer.turns import IEngine, Turns
 from krakentx.swarm import effects as fx
@@ -36,7 +37,7 @@ class Executor:
     """The hands of one Engine.
 
     Args:
-        greet, door: see `Links`.
+        greet, door, tls: see `Links`.
     """
 
     log = Logger()
@@ -52,6 +53,7 @@ class Executor:
         counters: Counters,
         greet: Callable[[PeerProtocol, Handshake], None],
         door: IDoor,
+        tls: PeerTls | None = None,
     ) -> None:
         self.torrents: dict[InfoHash, Torrent] = {}
         self._reactor = reactor
@@ -77,6 +79,7 @@ class Executor:
             greet=greet,
             door=door,
             unreachable=self._unreachable,
+            tls=tls,
         )
         self._do: dict[type[fx.Effect], Callable[[Any], None]] = {
             fx.Announce: self._announce,

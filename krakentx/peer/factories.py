@@ -27,9 +27,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from krakentx.core.peer import format_address
-from krakentx.peer.bulk import BulkConnector, BulkPort
 from krakentx.peer.counters import Counters
 from krakentx.peer.protocol import PeerProtocol
+from krakentx.peer.secure import BulkConnector, BulkPort, TlsRefused
+from krakentx.peer.tlsconfig import PeerTls
 from krakentx.swarm.events import Lost
 
 BACKLOG = 511
@@ -101,21 +102,26 @@ class AcceptFactory(ServerFactory):
         self._hosts.pop(protocol, None)
 
 
-def listen(reactor: Any, port: int, factory: AcceptFactory, interface: str = "") -> BulkPort:
+def listen(
+    reactor: Any, port: int, factory: AcceptFactory, interface: str = "", tls: PeerTls | None = None
+) -> BulkPort:
     """Listen on an interface; "" = all, of IPv4 and IPv6 where the host has it.
+
+    Args:
+        tls: None = the plain wire only.
 
     Raises:
         CannotListenError: the port is taken, or the interface is not ours.
     """
     if not interface and socket.has_ipv6:
-        both = BulkPort(port, factory, BACKLOG, "::", reactor)
+        both = BulkPort(port, factory, BACKLOG, "::", reactor, tls=tls)
         try:
             both.startListening()
             return both
         except CannotListenError as error:
             if error.socketError.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 raise
-    listening = BulkPort(port, factory, BACKLOG, interface, reactor)
+    listening = BulkPort(port, factory, BACKLOG, interface, reactor, tls=tls)
     listening.startListening()
     return listening
 
@@ -139,8 +145,9 @@ class DialError(Exception):
 class _DialFactory(ClientFactory):
     noisy = False
 
-    def __init__(self, protocol: PeerProtocol) -> None:
+    def __init__(self, protocol: PeerProtocol, secure: bool) -> None:
         self._protocol = protocol
+        self._secure = secure
         self.done: Deferred[PeerProtocol] = Deferred()
         self._connector: Any = None
 
@@ -148,11 +155,13 @@ class _DialFactory(ClientFactory):
         self._connector = connector
 
     def buildProtocol(self, addr: IAddress | None) -> PeerProtocol:
-        # The protocol is handed on only when it is connected, which is right after we return.
-        self._connector.reactor.callLater(0, self._up)
+        # The protocol is handed on only when it is connected, which is right after we return; or secured.
+        if not self._secure:
+            self._connector.reactor.callLater(0, self.up)
         return self._protocol
 
-    def _up(self) -> None:
+    def up(self) -> None:
+        """The protocol can be used."""
         if self.done.called:
             return
         if self._protocol.closing:
@@ -164,9 +173,16 @@ class _DialFactory(ClientFactory):
         if not self.done.called:
             self.done.errback(reason)
 
+    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
+        self.clientConnectionFailed(connector, reason)
+
     def abandon(self) -> None:
         """Nobody waits any more."""
-        if self._connector is not None:
+        if self._connector is None:
+            return
+        if self._connector.state == "connected":
+            self._protocol.abort()
+        else:
             self._connector.disconnect()
 
 
@@ -202,16 +218,28 @@ def _meaning(error: Exception) -> tuple[Lost, str]:
         return Lost.REFUSED, "connection refused"
     if isinstance(error, (TimeoutError, TCPTimedOutError)):
         return Lost.TIMEOUT, "no answer in time"
+    if isinstance(error, TlsRefused):
+        return Lost.UNREACHABLE, f"TLS: {error}"
     if isinstance(error, (ConnectionDone, ConnectionLost)):
         return Lost.RESET, "connection reset"
     return Lost.UNREACHABLE, str(error) or type(error).__name__
 
 
-async def dial(reactor: Any, host: str, port: int, build: Callable[[], PeerProtocol], timeout_s: float) -> PeerProtocol:
+async def dial(
+    reactor: Any,
+    host: str,
+    port: int,
+    build: Callable[[], PeerProtocol],
+    timeout_s: float,
+    tls: PeerTls | None = None,
+) -> PeerProtocol:
     """Connect to one of the host's addresses, in their order.
 
+    Args:
+        tls: None = the plain wire.
+
     Returns:
-        The protocol, connected.
+        The protocol, connected and, with `tls`, secured.
 
     Raises:
         DialError: none answered within `timeout_s`.
@@ -227,15 +255,19 @@ async def dial(reactor: Any, host: str, port: int, build: Callable[[], PeerProto
         left = deadline - reactor.seconds()
         if left <= 0:
             break
-        factory = _DialFactory(build())
+        factory = _DialFactory(build(), secure=tls is not None)
         addr = format_address(name, port)
+        # Each address gets its share, or a silent first one would leave nothing for the second.
+        share = left / (len(names) - index)
         try:
-            # Each address gets its share, or a silent first one would leave nothing for the second.
-            BulkConnector(name, port, factory, left / (len(names) - index), None, reactor).connect()
-            return await factory.done
+            BulkConnector(name, port, factory, share, None, reactor, tls=tls).connect()
+            return await factory.done.addTimeout(share, reactor)
         except CancelledError:
             factory.abandon()
             raise
+        except WaitTimeoutError:
+            factory.abandon()
+            failed = DialError(Lost.TIMEOUT, addr, "no answer in time")
         except (OSError, ValueError, ConnectError, ConnectionDone, ConnectionLost) as error:
             # ValueError: an interface behind the `%` of an address that is none
             reason, problem = _meaning(error)

@@ -18,6 +18,7 @@ from krakentx.peer.protocol import PeerProtocol
 from krakentx.peer.quiet import Quiet
 from krakentx.peer.rates import Traffic
 from krakentx.peer.tasks import Tasks
+from krakentx.peer.tlsconfig import PeerTls
 from krakentx.peer.torrents import Torrent
 from krakentx.peer.transfers import FileRun, Sink
 from krakentx.swarm import effects as fx
@@ -59,6 +60,7 @@ class Links:
         greet: an accepted connection has greeted; `welcome` follows when the disk was looked at.
         door: is told who of the accepted is a stranger.
         unreachable: a peer of a torrent could not be dialled.
+        tls: None = the plain wire only.
     """
 
     log = Logger()
@@ -76,6 +78,7 @@ class Links:
         greet: Callable[[PeerProtocol, Handshake], None],
         door: IDoor,
         unreachable: Callable[[InfoHash, PeerID], None],
+        tls: PeerTls | None,
     ) -> None:
         self.conns: dict[ConnID, PeerProtocol] = {}
         self.sockets: set[PeerProtocol] = set()
@@ -88,6 +91,7 @@ class Links:
         self._greet = greet
         self._door = door
         self._unreachable = unreachable
+        self._tls = tls
         self._traffic = Traffic(reactor)
         self._quiet = Quiet(reactor, LINES_A_MINUTE)
         self._greetings = Quiet(reactor, GREETINGS_A_MINUTE)
@@ -179,8 +183,9 @@ class Links:
     async def _dialled(self, effect: fx.Dial) -> None:
         peer = effect.peer
         build = partial(self.build, Role.DIALER, effect.conn)
+        tls = self._tls if self._tls is not None and self._tls.secures(peer) else None
         try:
-            protocol = await dial(self._reactor, peer.ip, peer.port, build, effect.timeout_s)
+            protocol = await dial(self._reactor, peer.ip, peer.port, build, effect.timeout_s, tls)
         except DialError as error:
             self.log.info(
                 "dial of {peer} failed: {problem}, addr {addr}",

@@ -29,6 +29,12 @@ class SwarmCollector(Collector):
         for field in attrs.fields(Counters):
             name, text = f"{self._prefix}_{field.name}", field.metadata["text"]
             yield CounterMetricFamily(name, text, value=getattr(counters, field.name))
+        tls = self._scheduler.tls
+        yield GaugeMetricFamily(
+            f"{self._prefix}_tls_expires",
+            "When the certificate of the peer wire ends, in seconds since 1970; 0 without TLS.",
+            value=tls.expires if tls else 0,
+        )
         yield GaugeMetricFamily(f"{self._prefix}_torrents", "Blobs in the swarm.", value=self._scheduler.torrent_count)
         yield GaugeMetricFamily(
             f"{self._prefix}_connections", "Connections to peers.", value=self._scheduler.connection_count

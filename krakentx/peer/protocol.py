@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from krakentx.core.errors import LocalProtocolError, RemoteProtocolError
 from krakentx.core.peer import PeerID, format_address
 from krakentx.peer.bulk import BulkTransport
+from krakentx.peer.secure import TlsRefused
 from krakentx.peer.transfers import FileRun, Sink
 from krakentx.swarm.events import ConnID, Event, Lost, MessageReceived, PayloadOffered, PieceProgress
 from krakentx.wire.messages import Handshake, Message, PiecePayload, Unknown
@@ -143,6 +144,9 @@ class PeerProtocol(Protocol):
         for timer in (self._timer, self._resume):
             if timer is not None and timer.active():
                 timer.cancel()
+        if reason.check(TlsRefused) is not None:
+            text = "TLS: closing {addr}: {problem}"
+            self._owner.tell(self, LogLevel.warn, text, addr=self.addr, problem=str(reason.value))
         clean = reason.check(ConnectionDone) is not None and not self.session.buffered and not self.session.payload_left
         self._reason = self._reason or (Lost.CLEAN if clean else Lost.RESET)
         self.session.close()

@@ -14,14 +14,15 @@ from twisted.logger import Logger, LogLevel
 from krakentx.core.digest import Digest
 from krakentx.core.errors import KrakenError, NotFound, Unavailable
 from krakentx.core.peer import InfoHash, PeerContext, PeerID
-from krakentx.peer.bulk import BulkPort
 from krakentx.peer.counters import Counters
 from krakentx.peer.executor import Executor
 from krakentx.peer.factories import AcceptFactory, listen
 from krakentx.peer.interfaces import IAnnouncer, IFallback, IMetaInfoSource
 from krakentx.peer.protocol import PeerProtocol
+from krakentx.peer.secure import BulkPort
 from krakentx.peer.shelf import Shelf
 from krakentx.peer.streams import ArrivingBlob
+from krakentx.peer.tlsconfig import PeerTls
 from krakentx.peer.torrents import Torrent
 from krakentx.peer.turns import IEngine
 from krakentx.storage.interfaces import IBlobReader, IBlobStore, IPartialStore
@@ -66,6 +67,7 @@ class Scheduler(MultiService):
         stall_s: seconds without any progress of its download after which a reader gets an error.
         absent: told of a namespace and blob that a peer greeted for and that is not on our disk; an origin fetches it
             from its backend then.
+        tls: how to encrypt; None = the plain wire only.
     """
 
     log = Logger()
@@ -85,6 +87,7 @@ class Scheduler(MultiService):
         interface: str = "",
         stall_s: float = 60.0,
         absent: Callable[[str, Digest], None] | None = None,
+        tls: PeerTls | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.setName("peer wire")  # type: ignore[no-untyped-call]
@@ -98,6 +101,7 @@ class Scheduler(MultiService):
         self._interface = interface
         self._stall_s = stall_s
         self._absent = absent
+        self.tls = tls
         self._readers = count(1)
         self._listening: BulkPort | None = None
         config = engine.config
@@ -111,6 +115,7 @@ class Scheduler(MultiService):
             counters=self.counters,
             greet=self._greeted,
             door=self._factory,
+            tls=tls,
         )
         self._shelf = Shelf(
             reactor=reactor,
@@ -129,7 +134,7 @@ class Scheduler(MultiService):
         Raises:
             CannotListenError: the port is taken, or the interface is not ours.
         """
-        self._listening = listen(self._reactor, self._port, self._factory, self._interface)
+        self._listening = listen(self._reactor, self._port, self._factory, self._interface, self.tls)
         super().startService()  # type: ignore[no-untyped-call]
         self.log.info("peer wire listens on port {port}", port=self.port_number)
 

@@ -1,7 +1,8 @@
 """Peers in redis, shared by several trackers, ours and the reference's alike (docs/wire.md, "Peer store").
 
 Key `peerset:<infohash>:<window>`, a set of members `<peer id>:<ip>:<port>:<0|1>`; the last part says whether the peer
-is complete. A window begins every hour, and the last five count.
+is complete. A window begins every hour, and the last five count. The port of a peer that speaks TLS is written with a
+zero before it, which reads as the same number everywhere.
 
 Every peer is kept in memory too. So redis may be down without anybody noticing more than fewer peers, and what this
 tracker knows of a peer (gone, out of reach) counts for the members that redis names, which nobody ever removes.
@@ -13,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import txredisapi
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, FirstError, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -36,7 +37,7 @@ _FAILURES = (txredisapi.RedisError, OSError, TimeoutError)
 
 def encode_member(peer: PeerInfo) -> str:
     """A peer as a member of its set."""
-    return f"{peer.peer_id}:{peer.ip}:{peer.port}:{int(peer.complete)}"
+    return f"{peer.peer_id}:{peer.ip}:{'0' if peer.tls else ''}{peer.port}:{int(peer.complete)}"
 
 
 @lru_cache(maxsize=1 << 16)
@@ -50,7 +51,8 @@ def decode_member(text: str) -> PeerInfo:
     parts = rest.rsplit(":", 2)
     if len(parts) != 3 or not parts[0] or parts[2] not in ("0", "1") or not parts[1].isdecimal():
         raise InvalidInput("peer", f"{text[:140]!r} is no member of a peer set")
-    return PeerInfo(PeerID.parse(peer_id), parts[0], int(parts[1]), complete=parts[2] == "1")
+    port = parts[1]
+    return PeerInfo(PeerID.parse(peer_id), parts[0], int(port), complete=parts[2] == "1", tls=port.startswith("0"))
 
 
 class RedisStore:
@@ -132,14 +134,16 @@ class RedisStore:
     async def _exchange(self, announcement: Announcement, limit: int, now: int) -> list[str]:
         current = now - now % self._size
         windows = [current - self._size * back for back in range(max(1, self._config.max_peer_set_windows))]
-        info_hash, member = announcement.info_hash, encode_member(announcement.peer)
+        info_hash, peer = announcement.info_hash, announcement.peer
         if announcement.stopped:
-            other = member[:-1] + ("0" if announcement.peer.complete else "1")
-            await self._all(*(("SREM", _key(info_hash, window), member, other) for window in windows))
+            spellings = _spellings(peer, False) + _spellings(peer, True)
+            await self._all(*(("SREM", _key(info_hash, window), *spellings) for window in windows))
             return []
         expires = current + self._size * len(windows)
         key = _key(info_hash, current)
-        record = (("SADD", key, member), ("EXPIREAT", key, expires))
+        record: tuple[tuple[Any, ...], ...] = (("SADD", key, encode_member(peer)), ("EXPIREAT", key, expires))
+        if peer.tls:  # what it was called before it spoke TLS would send others to the plain wire
+            record = (*record, ("SREM", key, *_spellings(peer, False)))
         if not limit:
             await self._all(*record)
             return []
@@ -177,10 +181,15 @@ class RedisStore:
             if state.gone:
                 continue
             into = suspect if state.suspect else others
-            earlier = into.get(peer.peer_id)
-            if earlier is None or peer.complete:
-                into[peer.peer_id] = peer
+            earlier = into.setdefault(peer.peer_id, peer)  # of the same window, or a newer one
+            if peer.complete and not earlier.complete:
+                into[peer.peer_id] = evolve(earlier, complete=True)
         return [*found.values(), *others.values(), *suspect.values()][:limit]
+
+
+def _spellings(peer: PeerInfo, tls: bool) -> list[str]:
+    """A peer as a member, before and after it is complete."""
+    return [encode_member(evolve(peer, tls=tls, complete=complete)) for complete in (False, True)]
 
 
 def _key(info_hash: InfoHash, window: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import define
 
-from tests.bench import announce, blobs, client, procs, pulls, report, swarm
+from tests.bench import announce, blobs, client, procs, pulls, report, swarm, tls
 from tests.bench.blobs import Blob
 from tests.bench.progress import Progress
 from tests.cluster import ROOT, Cluster
@@ -82,6 +82,10 @@ class Bench:
         """The rows of `swarm.measure`."""
         return swarm.measure(self.cluster, self.blob, self.folder, self.rounds, self.progress)
 
+    def encrypted(self) -> Rows:
+        """The row of `tls.measure`."""
+        return tls.measure(self.cluster, self.blob, self.folder / "tls", self.rounds, self.progress)
+
     def cold_pulls(self) -> Rows:
         """The row `cold_pull`."""
         return pulls.cold(self.cluster, self.blob, self.rounds, self.progress)
@@ -105,6 +109,7 @@ def parts(rounds: int) -> dict[str, tuple[Callable[[Bench], Rows], int]]:
     """Name for --only -> what to call, and how many steps it will tell of."""
     return {
         "swarm": (Bench.swarms, 3 * (rounds + 1)),
+        "tls": (Bench.encrypted, 2 * rounds + 3),
         "pull": (Bench.cold_pulls, rounds),
         "health": (Bench.health, rounds),
         "push": (Bench.pushes, rounds),

@@ -96,8 +96,8 @@ def test_ids_order_bytewise_and_random_ones_differ() -> None:
 ids = st.binary(min_size=20, max_size=20).map(PeerID)
 names = st.text(max_size=10)
 hosts = st.ip_addresses().map(str) | st.from_regex(r"[a-z0-9-]{1,20}(\.[a-z0-9-]{1,20}){0,3}", fullmatch=True)
-infos = st.builds(PeerInfo, ids, hosts, st.integers(1, 65535), st.booleans(), st.booleans(), names)
-contexts = st.builds(PeerContext, hosts, st.integers(1, 65535), ids, names, names, st.booleans())
+infos = st.builds(PeerInfo, ids, hosts, st.integers(1, 65535), st.booleans(), st.booleans(), names, st.booleans())
+contexts = st.builds(PeerContext, hosts, st.integers(1, 65535), ids, names, names, st.booleans(), st.booleans())
 
 
 @given(infos)
@@ -108,10 +108,11 @@ def test_peer_info_reads_back(info: PeerInfo) -> None:
 
 @given(contexts)
 def test_peer_context_reads_back(context: PeerContext) -> None:
-    assert list(context.to_json()) == ["ip", "port", "peer_id", "zone", "cluster", "origin"]
+    keys = ["ip", "port", "peer_id", "zone", "cluster", "origin"]
+    assert list(context.to_json()) == (keys + ["tls"] if context.tls else keys)
     assert PeerContext.from_json(json.loads(json.dumps(context.to_json()))) == context
     assert context.as_peer(complete=True) == PeerInfo(
-        context.peer_id, context.ip, context.port, context.origin, True, context.zone
+        context.peer_id, context.ip, context.port, context.origin, True, context.zone, context.tls
     )
 
 

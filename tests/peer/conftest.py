@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.python.threadpool import ThreadPool
 
@@ -64,6 +65,7 @@ def make_peer(tmp_path: Path, tracker: FakeTracker, pool: ThreadPool) -> Make:
         root = root or tmp_path / f"peer{made}"
         root.mkdir(exist_ok=True)
         context = PeerContext(ip, 1, PeerID(made.to_bytes(20, "big")), origin=origin)
+        context = evolve(context, tls=options.get("tls") is not None)
         cache = BlobStore(root / "cache", reactor=reactor, pool=pool)
         partials = None if origin else PartialStore(root / "download", cache, reactor=reactor, pool=pool)
         engine = Engine(

@@ -21,9 +21,9 @@ from twisted.internet.task import deferLater
 from krakentx.core.errors import LocalProtocolError
 from krakentx.core.sums import PieceSum
 from krakentx.peer import bulk
-from krakentx.peer.bulk import BulkPort
 from krakentx.peer.counters import Counters
 from krakentx.peer.rates import Gate
+from krakentx.peer.secure import BulkPort
 from krakentx.peer.transfers import FileRun, Sink, write_fully
 
 MIB = 1 << 20

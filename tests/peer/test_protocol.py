@@ -15,9 +15,9 @@ from krakentx.core.digest import Digest
 from krakentx.core.errors import LocalProtocolError
 from krakentx.core.peer import InfoHash, PeerID
 from krakentx.peer import protocol as protocol_module
-from krakentx.peer.bulk import BulkPort
 from krakentx.peer.counters import Counters
 from krakentx.peer.protocol import CHECK_S, LINGER_S, MESSAGES_PER_TURN, PeerProtocol
+from krakentx.peer.secure import BulkPort
 from krakentx.peer.transfers import FileRun, Sink
 from krakentx.swarm.events import Lost, MessageReceived, PayloadOffered, PieceProgress
 from krakentx.wire.codec import encode

@@ -140,11 +140,14 @@ class Announcer:
     fetch: Any
 
     async def __call__(self, ip: str, *, complete: bool = False, **more: Any) -> list[str]:
+        return sorted(peer.ip for peer in await self.peers(ip, complete=complete, **more))
+
+    async def peers(self, ip: str, *, complete: bool = False, **more: Any) -> list[PeerInfo]:
         peer = PeerInfo(PeerID.of_address(ip, 16001), ip, 16001, complete=complete)
         data = {"name": META.digest.hex, "digest": str(META.digest), "peer": peer.to_json(), **more}
         answer = await self.fetch("POST", f"{self.base}/announce/{META.info_hash}", data=json.dumps(data).encode())
         assert answer.status == 200, answer.body
-        return sorted(peer["ip"] for peer in json.loads(answer.body)["peers"] or [])
+        return [PeerInfo.from_json(peer) for peer in json.loads(answer.body)["peers"] or []]
 
 
 def member(ip: str, complete: int) -> str:
@@ -199,6 +202,23 @@ async def test_two_trackers_share_their_peers(redis: Redis, tracker: Tracker, fe
     assert await one("10.0.0.3") == ["10.0.0.1", "10.0.0.2"]
     await other("10.0.0.2", stopped=True)
     assert await one("10.0.0.3") == ["10.0.0.1"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_peer_that_speaks_tls_is_named_so_by_the_other_tracker(
+    redis: Redis, tracker: Tracker, fetch: Any
+) -> None:
+    one, other = [Announcer(await tracker(at(redis)), fetch) for _ in range(2)]
+    peer = PeerInfo(PeerID.of_address("10.0.0.1", 16001), "10.0.0.1", 16001)
+    await one("10.0.0.1")
+    await one("10.0.0.1", peer=evolve(peer, tls=True).to_json())
+    (key,) = redis.ask("KEYS", "*")
+    # The port reads as the same number in the reference; the spelling of before is gone.
+    assert redis.ask("SMEMBERS", key) == [member("10.0.0.1", 0).replace(":16001:", ":016001:")]
+    await one("10.0.0.1", peer=evolve(peer, tls=True, complete=True).to_json())
+    assert await other.peers("10.0.0.2") == [evolve(peer, tls=True, complete=True)]
+    await one("10.0.0.1", peer=evolve(peer, tls=True).to_json(), stopped=True)
+    assert redis.ask("SMEMBERS", key) == [member("10.0.0.2", 0)]
 
 
 @pytest_twisted.ensureDeferred
