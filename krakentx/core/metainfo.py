@@ -73,9 +73,10 @@ class MetaInfo:
 
     def piece_size(self, piece: int) -> int:
         """Bytes of one piece; zero for an index out of range."""
-        if not 0 <= piece < len(self.piece_sums):
-            return 0
-        return min(self.piece_length, self.length - piece * self.piece_length)
+        last = len(self.piece_sums) - 1
+        if 0 <= piece < last:
+            return self.piece_length
+        return self.length - last * self.piece_length if piece == last >= 0 else 0
 
     def new_sum(self) -> PieceSum:
         """For the bytes of a piece; what passed is then shown to `fits`."""

@@ -7,7 +7,7 @@ both sides know chunks, and otherwise for all that is left of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter, deque
+from collections import Counter
 
 from attrs import Factory, define
 
@@ -91,10 +91,10 @@ class End:
     leaving: Parcel | None = None
     flow: Flow | None = None  # of the piece that leaves
     passed: float = 0.0  # bytes of it that went before the network went away
-    behind: deque[Event | Parcel] = Factory(deque)  # wait for the piece that leaves
-    between: deque[Event] = Factory(deque)  # wait for a chunk of it, or are on their way since
+    behind: list[Event | Parcel] = Factory(list)  # wait for the piece that leaves
+    between: list[Event] = Factory(list)  # wait for a chunk of it, or are on their way since
     between_until: float = 0.0  # when the last of them leaves
-    late: deque[Event | Parcel] = Factory(deque)  # arrived at a host whose network was away
+    late: list[Event | Parcel] = Factory(list)  # arrived at a host whose network was away
     offered: Parcel | None = None  # the piece that this side is receiving
     granted: bool | None = None  # taken, skipped, or not yet decided
 
@@ -121,7 +121,7 @@ class End:
 
     def _passed_between(self) -> None:
         # By a queue, or rounding would now and then let one message overtake another.
-        self.far.arrive(self.between.popleft())
+        self.far.arrive(self.between.pop(0))
 
     def send_piece(self, parcel: Parcel) -> None:
         """Let a piece leave."""
@@ -167,7 +167,7 @@ class End:
             return
         self.wire.clock.hop(self.far.complete, parcel)
         while self.behind and self.leaving is None:
-            item = self.behind.popleft()
+            item = self.behind.pop(0)
             if isinstance(item, Parcel):
                 self.send_piece(item)
             else:
@@ -178,20 +178,21 @@ class End:
 
     def arrive(self, item: Event | Parcel) -> None:
         """A message has come, or the first byte of a piece."""
-        if not self.open or not self.host.alive or not self.far.host.alive:
+        host, other = self.host, self.far.host
+        if not self.open or not host.alive or not other.alive:
             return
-        if self.host.dark or self.far.host.dark or self.late:
+        if host.dark or other.dark or self.late:
             self.late.append(item)
             return
         self.heard = True
         if isinstance(item, Parcel):
             self.offered = item
-            self.host.tell(ev.PayloadOffered(self.conn, PiecePayload(item.piece, 0, item.size)))
+            host.tell(ev.PayloadOffered(self.conn, PiecePayload(item.piece, 0, item.size)))
             assert self.granted is not None or not self.open, "a payload was neither taken, nor skipped, nor closed"
         else:
             if isinstance(item, ev.PeerLost):
                 self.shut()
-            self.host.tell(item)
+            host.tell(item)
 
     def grant(self, take: bool) -> None:
         """Take the piece that was offered, or skip it."""
@@ -275,7 +276,7 @@ class End:
 
     def resume(self) -> None:
         """It is back: so is what was on its way."""
-        late, self.late = self.late, deque()
+        late, self.late = self.late, []
         for item in late:
             self.wire.clock.soon(self.arrive, item)
         if self.leaving is not None and self.flow is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Hashable
 from itertools import count
+from math import inf
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -21,6 +22,8 @@ class Alarms(Generic[K]):
     def __init__(self) -> None:
         self._when: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
+        self.sooner = inf
+        """What `next` would say has become no earlier than this since it was asked."""
         self._order = count()  # ties are broken by age: keys need not be comparable
 
     def __len__(self) -> int:
@@ -32,6 +35,7 @@ class Alarms(Generic[K]):
         self._when[key] = when
         if before is None or when < before:
             heapq.heappush(self._heap, (when, next(self._order), key))
+            self.sooner = min(self.sooner, when)
             if len(self._heap) > 4 * len(self._when) + 64:
                 self._heap = [(time, next(self._order), name) for name, time in self._when.items()]
                 heapq.heapify(self._heap)
@@ -48,6 +52,7 @@ class Alarms(Generic[K]):
 
     def due(self, now: float) -> K | None:
         """Take one key whose time has come; it has no deadline afterwards. None when there is none."""
+        self.sooner = -inf
         while self._heap and self._heap[0][0] <= now:
             _, _, key = heapq.heappop(self._heap)
             when = self._when.get(key)
@@ -61,6 +66,7 @@ class Alarms(Generic[K]):
 
     def next(self) -> float | None:
         """When to look again. It may be too early (a postponed deadline), never too late."""
+        self.sooner = inf
         while self._heap and self._heap[0][2] not in self._when:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None

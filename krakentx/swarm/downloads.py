@@ -83,8 +83,8 @@ class Downloads:
         torrent, config = conn.torrent, self.desk.config.dispatch
         waiting = conn.mask & torrent.missing & torrent.requests.asked & ~(torrent.writing | torrent.fallback.held)
         movable = waiting & torrent.requests.movable
-        may_move = may_move and config.move_requests and not self.choice.spared(conn, now)
-        if may_move and movable and self._move(conn, movable, now):
+        may_move = may_move and config.move_requests
+        if may_move and movable and not self.choice.spared(conn, now) and self._move(conn, movable, now):
             return
         if torrent.missing.bit_count() <= config.endgame_threshold and not config.disable_endgame:
             self._double(conn, waiting, now)
@@ -166,11 +166,12 @@ class Downloads:
             return
         conn.mask |= bit
         if conn.counted:
-            if conn.complete:
+            torrent = conn.torrent
+            if conn.mask == torrent.full:
                 conn.counted = False
-                conn.torrent.rarity.remove(conn.mask ^ bit)
+                torrent.rarity.remove(conn.mask ^ bit)
             else:
-                conn.torrent.rarity.add_one(bit)
+                torrent.rarity.add_one(bit)
 
     def has_all(self, conn: Conn, now: float) -> None:
         """The peer says that it has everything."""

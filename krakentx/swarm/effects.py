@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from krakentx.core.peer import InfoHash, PeerID, PeerInfo
+from krakentx.core.value import value
 from krakentx.swarm.events import ConnID
 from krakentx.wire.messages import (
     AnnouncePiece,
@@ -16,7 +15,7 @@ from krakentx.wire.messages import (
 )
 
 
-@frozen
+@value
 class Announce:
     """Tell the tracker of this torrent and ask for peers; answer with `PeersOffered` or `AnnounceFailed`."""
 
@@ -24,7 +23,7 @@ class Announce:
     complete: bool
 
 
-@frozen
+@value
 class Dial:
     """Open a connection; answer with `DialSucceeded` or `PeerLost` within `timeout_s`."""
 
@@ -34,7 +33,7 @@ class Dial:
     timeout_s: float
 
 
-@frozen
+@value
 class Send:
     """Write one message."""
 
@@ -42,7 +41,7 @@ class Send:
     message: Handshake | PieceRequest | AnnouncePiece | CancelPiece | PieceError | Complete
 
 
-@frozen
+@value
 class SendPiece:
     """Queue the header and the bytes of one piece, straight from the file."""
 
@@ -51,7 +50,7 @@ class SendPiece:
     index: int
 
 
-@frozen
+@value
 class ReceivePiece:
     """Write the payload that was offered to its place in the partial blob; answer with `PieceArrived`.
 
@@ -63,14 +62,14 @@ class ReceivePiece:
     index: int
 
 
-@frozen
+@value
 class SkipPayload:
     """Read the payload that was offered and drop it; no answer."""
 
     conn: ConnID
 
 
-@frozen
+@value
 class Close:
     """Close the connection; `PeerLost` with `Lost.LOCAL` follows.
 
@@ -81,7 +80,7 @@ class Close:
     reason: str
 
 
-@frozen
+@value
 class Ban:
     """For the log and the blacklist endpoint: the Engine will not use this peer for the torrent until then."""
 
@@ -91,7 +90,7 @@ class Ban:
     reason: str
 
 
-@frozen
+@value
 class FetchFromOrigin:
     """Get these pieces (ascending) by HTTP Range from the fallback sources.
 
@@ -104,7 +103,7 @@ class FetchFromOrigin:
     stall_s: float
 
 
-@frozen
+@value
 class VerifyBlob:
     """Every piece is there: hash the whole, move it into the cache.
 
@@ -114,7 +113,7 @@ class VerifyBlob:
     torrent: InfoHash
 
 
-@frozen
+@value
 class PieceReady:
     """A piece may be read by streaming readers and is to be remembered as verified on disk."""
 
@@ -123,14 +122,14 @@ class PieceReady:
     source: str  # "peer", "origin" or "http": for counters and the completion line
 
 
-@frozen
+@value
 class Finished:
     """The blob is complete and verified. Seeding goes on."""
 
     torrent: InfoHash
 
 
-@frozen
+@value
 class Failed:
     """The download cannot go on, or made no progress for too long; readers get an error.
 
@@ -141,14 +140,14 @@ class Failed:
     reason: str
 
 
-@frozen
+@value
 class Forget:
     """Nothing has happened to the torrent for a long time: close its files. It may be added again at any time."""
 
     torrent: InfoHash
 
 
-@frozen
+@value
 class WakeAt:
     """Send a `Tick` at this time. Replaces an earlier wish; at most one at the end of a list of effects."""
 

@@ -9,6 +9,7 @@ is the door: it hands each event to the part that knows, and what came free to a
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from random import Random
 from typing import Any
 
@@ -66,7 +67,7 @@ class Engine:
         self._connections = Connections(self._desk, self._uploads)
         self._downloads = Downloads(self._desk, self._connections)
         self._torrents = Torrents(self._desk, self._connections, self._downloads, self._uploads)
-        self._told: float | None = None  # the last `WakeAt`
+        self._told = inf  # the last `WakeAt`
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             ev.TorrentAdded: self._torrent_added,
             ev.TorrentRemoved: self._torrent_removed,
@@ -113,10 +114,11 @@ class Engine:
             self._share(now)
         if now >= self._uploads.look_at:
             self._give(now)
-        when = desk.alarms.next()
-        if when is not None and (self._told is None or when < self._told):
-            self._told = when
-            out.append(WakeAt(when))
+        if desk.alarms.sooner < self._told:
+            when = desk.alarms.next()
+            if when is not None and when < self._told:
+                self._told = when
+                out.append(WakeAt(when))
         return out
 
     def _share(self, now: float) -> None:
@@ -358,7 +360,7 @@ class Engine:
     # ---- time
 
     def _tick(self, event: ev.Tick, now: float) -> None:
-        self._told = None
+        self._told = inf
         alarms = self._desk.alarms
         due = []
         while (key := alarms.due(now)) is not None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import NewType
 
-from attrs import frozen
-
 from krakentx.core.bitfield import Bitfield
 from krakentx.core.metainfo import MetaInfo
 from krakentx.core.peer import InfoHash, PeerInfo
+from krakentx.core.value import value
 from krakentx.wire.messages import (
     AnnouncePiece,
     CancelPiece,
@@ -48,7 +47,7 @@ class FetchProblem(Enum):
     NOT_FOUND = "the source does not have the blob"
 
 
-@frozen
+@value
 class TorrentAdded:
     """A blob to download (`wanted`), to seed, or to hold in part for others.
 
@@ -63,7 +62,7 @@ class TorrentAdded:
     wanted: bool
 
 
-@frozen
+@value
 class TorrentRemoved:
     """Forget it: connections are closed, nothing more is asked. `Failed` follows when it was wanted and incomplete."""
 
@@ -71,7 +70,7 @@ class TorrentRemoved:
     reason: str = "torrent manually removed"
 
 
-@frozen
+@value
 class PeersOffered:
     """The tracker's answer. Itself may be among the peers."""
 
@@ -80,21 +79,21 @@ class PeersOffered:
     interval_s: float
 
 
-@frozen
+@value
 class AnnounceFailed:
     """No tracker answered, or none knows anybody."""
 
     torrent: InfoHash
 
 
-@frozen
+@value
 class DialSucceeded:
     """TCP is up for a `Dial`; the Engine answers with its handshake."""
 
     conn: ConnID
 
 
-@frozen
+@value
 class HandshakeReceived:
     """The first message came: a reply on an outgoing connection, or a request on an incoming one.
 
@@ -105,7 +104,7 @@ class HandshakeReceived:
     handshake: Handshake
 
 
-@frozen
+@value
 class MessageReceived:
     """Any later message without a payload."""
 
@@ -113,7 +112,7 @@ class MessageReceived:
     message: PieceRequest | AnnouncePiece | CancelPiece | PieceError | Complete
 
 
-@frozen
+@value
 class PayloadOffered:
     """The header of a piece came and its bytes wait in the socket.
 
@@ -124,7 +123,7 @@ class PayloadOffered:
     payload: PiecePayload
 
 
-@frozen
+@value
 class PieceArrived:
     """A piece granted by `ReceivePiece` is on disk; `good` says whether its sum matches.
 
@@ -136,14 +135,14 @@ class PieceArrived:
     good: bool
 
 
-@frozen
+@value
 class PieceProgress:
     """Some bytes of a granted piece came: the connection is alive. Sent at most a few times a second."""
 
     conn: ConnID
 
 
-@frozen
+@value
 class StorageFailed:
     """The disk refused a piece of this torrent (full, or an I/O error). The download cannot go on."""
 
@@ -151,7 +150,7 @@ class StorageFailed:
     reason: str
 
 
-@frozen
+@value
 class PieceSendBegan:
     """The first byte of a `SendPiece` left; it can no longer be cancelled."""
 
@@ -159,7 +158,7 @@ class PieceSendBegan:
     index: int
 
 
-@frozen
+@value
 class PieceSent:
     """The last byte of a `SendPiece` was handed to the kernel."""
 
@@ -167,7 +166,7 @@ class PieceSent:
     index: int
 
 
-@frozen
+@value
 class PeerLost:
     """The connection is gone, or a dial failed. Comes once for every connection, also after `Close`."""
 
@@ -175,7 +174,7 @@ class PeerLost:
     reason: Lost
 
 
-@frozen
+@value
 class ReaderWants:
     """A reader of the streamed blob stands before piece `start` and will want up to `stop` (exclusive).
 
@@ -188,7 +187,7 @@ class ReaderWants:
     stop: int
 
 
-@frozen
+@value
 class ReaderGone:
     """The reader has all it wanted, or hung up."""
 
@@ -196,7 +195,7 @@ class ReaderGone:
     reader: ReaderID
 
 
-@frozen
+@value
 class PieceFetched:
     """One piece of a `FetchFromOrigin` is on disk and its sum matches.
 
@@ -207,7 +206,7 @@ class PieceFetched:
     index: int
 
 
-@frozen
+@value
 class FetchEnded:
     """A `FetchFromOrigin` is over; pieces not reported by `PieceFetched` did not come. None = no problem."""
 
@@ -216,21 +215,21 @@ class FetchEnded:
     problem: FetchProblem | None = None
 
 
-@frozen
+@value
 class BlobVerified:
     """`VerifyBlob`: the whole blob hashes to its name and is in the cache."""
 
     torrent: InfoHash
 
 
-@frozen
+@value
 class BlobCorrupt:
     """`VerifyBlob`: every piece sum matched, yet the blob does not hash to its name. Nothing of it can be trusted."""
 
     torrent: InfoHash
 
 
-@frozen
+@value
 class Tick:
     """The time asked for by `WakeAt` has come. A tick too many does no harm."""
 

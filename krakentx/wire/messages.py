@@ -1,4 +1,4 @@
-"""One frozen class per message of the peer wire (docs/wire.md).
+"""One class per message of the peer wire (docs/wire.md).
 
 Values here are already plausible: indices and lengths are not negative, ids have their length. Whether an index
 exists in the torrent is for the Engine to say, which knows the metainfo.
@@ -6,14 +6,13 @@ exists in the torrent is for the Engine to say, which knows the metainfo.
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from krakentx.core.bitfield import Bitfield
 from krakentx.core.digest import Digest
 from krakentx.core.peer import InfoHash, PeerID
+from krakentx.core.value import value
 
 
-@frozen
+@value
 class Handshake:
     """BITFIELD: the first message in either direction, and legal nowhere else.
 
@@ -30,7 +29,7 @@ class Handshake:
     features: frozenset[str] = frozenset()
 
 
-@frozen
+@value
 class PieceRequest:
     """Asks for one whole piece: offset 0, length of that very piece."""
 
@@ -39,7 +38,7 @@ class PieceRequest:
     length: int
 
 
-@frozen
+@value
 class PiecePayload:
     """Header of a piece; exactly `length` raw bytes follow it on the wire."""
 
@@ -48,21 +47,21 @@ class PiecePayload:
     length: int
 
 
-@frozen
+@value
 class AnnouncePiece:
     """The sender now has this piece."""
 
     index: int
 
 
-@frozen
+@value
 class CancelPiece:
     """The sender no longer wants this piece. The reference ignores it; our own peers drop a queued upload."""
 
     index: int
 
 
-@frozen
+@value
 class PieceError:
     """ERROR code 0: the request for this piece failed."""
 
@@ -70,12 +69,12 @@ class PieceError:
     error: str
 
 
-@frozen
+@value
 class Complete:
     """The sender has all pieces."""
 
 
-@frozen
+@value
 class Unknown:
     """A type that we do not know: logged, and the connection lives on."""
 
