@@ -46,6 +46,7 @@ TARGETS = (
     Target("sendfile_percent", low=95),
     Target("fallback_dropped_port", "first_byte_s", high=5),
     Target("fallback_dropped_port", "ratio", high=2),
+    Target("engine_turn", "p99_us", high=200),
 )
 
 

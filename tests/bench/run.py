@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import define
 
-from tests.bench import announce, blobs, client, procs, pulls, report, swarm, tls
+from tests.bench import announce, blobs, client, engine_turn, procs, pulls, report, swarm, tls
 from tests.bench.blobs import Blob
 from tests.bench.progress import Progress
 from tests.cluster import ROOT, Cluster
@@ -99,6 +99,10 @@ class Bench:
         origin = self.cluster.herd.origin_port
         return announce.measure(self.folder / "announce", origin, 2.0 + self.rounds, self.progress)
 
+    def engine(self) -> Rows:
+        """The rows of `engine_turn.measure`, which need no cluster."""
+        return engine_turn.measure(self.rounds, self.progress)
+
     def fallback(self) -> Rows:
         """The row `fallback_dropped_port`, with a herd of its own."""
         blob = self.blob
@@ -115,6 +119,7 @@ def parts(rounds: int) -> dict[str, tuple[Callable[[Bench], Rows], int]]:
         "push": (Bench.pushes, rounds),
         "announce": (Bench.announces, 3),
         "fallback": (Bench.fallback, rounds + 2),
+        "engine": (Bench.engine, rounds + 1),
     }
 
 
