@@ -68,29 +68,6 @@ class Engine:
         self._downloads = Downloads(self._desk, self._connections)
         self._torrents = Torrents(self._desk, self._connections, self._downloads, self._uploads)
         self._told = inf  # the last `WakeAt`
-        self._handlers: dict[type, Callable[[Any, float], None]] = {
-            ev.TorrentAdded: self._torrent_added,
-            ev.TorrentRemoved: self._torrent_removed,
-            ev.PeersOffered: self._peers_offered,
-            ev.AnnounceFailed: self._announce_failed,
-            ev.DialSucceeded: self._dial_succeeded,
-            ev.HandshakeReceived: self._handshake_received,
-            ev.MessageReceived: self._message_received,
-            ev.PayloadOffered: self._payload_offered,
-            ev.PieceArrived: self._piece_arrived,
-            ev.PieceProgress: self._piece_progress,
-            ev.StorageFailed: self._storage_failed,
-            ev.PieceSendBegan: self._piece_send_began,
-            ev.PieceSent: self._piece_sent,
-            ev.PeerLost: self._peer_lost,
-            ev.ReaderWants: self._reader_wants,
-            ev.ReaderGone: self._reader_gone,
-            ev.PieceFetched: self._piece_fetched,
-            ev.FetchEnded: self._fetch_ended,
-            ev.BlobVerified: self._blob_verified,
-            ev.BlobCorrupt: self._blob_corrupt,
-            ev.Tick: self._tick,
-        }
 
     # ---- the outside
 
@@ -109,7 +86,7 @@ class Engine:
         desk = self._desk
         out: list[Effect] = []
         desk.emit = out.append
-        self._handlers[type(event)](event, now)
+        _HANDLERS[type(event)](self, event, now)
         if desk.freed:
             self._share(now)
         if now >= self._uploads.look_at:
@@ -373,3 +350,28 @@ class Engine:
                 key.look_at = now
             elif key.id in self._desk.conns:
                 self._torrents.check(key, now)
+
+
+_HANDLERS: dict[type[Event], Callable[[Engine, Any, float], None]] = {
+    ev.TorrentAdded: Engine._torrent_added,
+    ev.TorrentRemoved: Engine._torrent_removed,
+    ev.PeersOffered: Engine._peers_offered,
+    ev.AnnounceFailed: Engine._announce_failed,
+    ev.DialSucceeded: Engine._dial_succeeded,
+    ev.HandshakeReceived: Engine._handshake_received,
+    ev.MessageReceived: Engine._message_received,
+    ev.PayloadOffered: Engine._payload_offered,
+    ev.PieceArrived: Engine._piece_arrived,
+    ev.PieceProgress: Engine._piece_progress,
+    ev.StorageFailed: Engine._storage_failed,
+    ev.PieceSendBegan: Engine._piece_send_began,
+    ev.PieceSent: Engine._piece_sent,
+    ev.PeerLost: Engine._peer_lost,
+    ev.ReaderWants: Engine._reader_wants,
+    ev.ReaderGone: Engine._reader_gone,
+    ev.PieceFetched: Engine._piece_fetched,
+    ev.FetchEnded: Engine._fetch_ended,
+    ev.BlobVerified: Engine._blob_verified,
+    ev.BlobCorrupt: Engine._blob_corrupt,
+    ev.Tick: Engine._tick,
+}
