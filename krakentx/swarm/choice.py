@@ -33,7 +33,7 @@ class Choice:
             window = self._window(torrent)
             next_ = wanted & window & (ours | self._head(torrent, now))
             # One of them per connection: hosts that stream the same blob would otherwise all ask for the same pieces.
-            if next_ and not any(window >> piece & 1 for piece in torrent.requests.of(conn.id)):
+            if next_ and not any(window >> piece & 1 for piece in conn.asked):
                 return lowest(next_)
         if config.piece_request_policy == "default":
             return any_of(wanted, self.desk.rng)
@@ -43,7 +43,7 @@ class Choice:
             return any_of(fresh & ours, self.desk.rng)
         # What is fresh and not ours is being fetched by those whose it is.
         if (fresh and conn.peer.origin) or self.spared(conn, now):
-            if torrent.requests.of(conn.id) or conn.receiving is not None:
+            if conn.asked or conn.receiving is not None:
                 return None
             rested_at = conn.gave_at + (_FRESH_S if fresh else _SPARE_S)
             if now < rested_at:

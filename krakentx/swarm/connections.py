@@ -163,7 +163,7 @@ class Connections:
                 conn.link is Link.ACTIVE
                 and conn.useful_at < before
                 and conn.receiving is None
-                and not torrent.requests.of(conn.id)
+                and not conn.asked
                 and not (torrent.phase is Phase.LEECHING and conn.offers)
                 and not self.uploads.busy(conn.id)
             ):
@@ -240,7 +240,7 @@ class Connections:
             return
         del torrent.conns[conn.peer.peer_id]
         torrent.dialled -= conn.outgoing
-        torrent.requests.release(conn.id)
+        torrent.requests.release(conn)
         if conn.receiving is not None:
             torrent.writing &= ~(1 << conn.receiving)
         if conn.counted:

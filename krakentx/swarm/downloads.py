@@ -45,7 +45,7 @@ class Downloads:
             return
         config = self.desk.config.dispatch
         limit = config.origin_pipeline_limit if conn.peer.origin else config.pipeline_limit
-        under_way = len(torrent.requests.of(conn.id)) + (conn.receiving is not None)
+        under_way = len(conn.asked) + (conn.receiving is not None)
         while under_way < limit:
             wanted = conn.mask & torrent.open
             if not wanted:
@@ -71,10 +71,10 @@ class Downloads:
 
     def _ask(self, conn: Conn, piece: int, now: float) -> None:
         torrent = conn.torrent
-        if conn.receiving is None and not torrent.requests.of(conn.id):
+        if conn.receiving is None and not conn.asked:
             conn.waiting_since = now
             self.desk.alarms.no_later(conn, now + self._timeout(torrent))
-        torrent.requests.add(conn.id, piece, now, movable=conn.ours)
+        torrent.requests.add(conn, piece, now)
         conn.late &= ~(1 << piece)
         self.desk.emit(Send(conn.id, PieceRequest(piece, 0, torrent.meta.piece_size(piece))))
 
@@ -99,8 +99,8 @@ class Downloads:
         for _ in range(_MOVE_TRIES):
             piece = any_of(torrent.rarity.rarest(movable), desk.rng)
             holders = torrent.requests.holders(piece)
-            if conn.id not in holders:
-                if now - torrent.requests.of(holders[0])[piece] >= desk.config.dispatch.move_after_s:
+            if conn not in holders:
+                if now - holders[0].asked[piece] >= desk.config.dispatch.move_after_s:
                     self._cancel(torrent, piece)
                     self._ask(conn, piece, now)
                     return True
@@ -120,9 +120,9 @@ class Downloads:
                 return
         for piece in indices(waiting):
             first, *more = torrent.requests.holders(piece)
-            if more or first == conn.id:
+            if more or first is conn:
                 continue
-            if now - torrent.requests.of(first)[piece] >= config.endgame_patience_s:
+            if now - first.asked[piece] >= config.endgame_patience_s:
                 self._ask(conn, piece, now)
                 return
         self.desk.alarms.no_later(torrent, now + config.endgame_patience_s)
@@ -136,12 +136,11 @@ class Downloads:
 
     def _cancel(self, torrent: Torrent, piece: int) -> None:
         """Take back every request for a piece."""
-        for holder in torrent.requests.holders(piece):
-            conn = self.desk.conns[holder]
-            torrent.requests.drop(holder, piece)
+        for conn in torrent.requests.holders(piece):
+            torrent.requests.drop(conn, piece)
             conn.late |= 1 << piece
             if conn.ours:
-                self.desk.emit(Send(holder, CancelPiece(piece)))
+                self.desk.emit(Send(conn.id, CancelPiece(piece)))
             self.desk.free(torrent)
 
     # ---- what peers say
@@ -188,7 +187,7 @@ class Downloads:
     def refused(self, conn: Conn, piece: int, now: float) -> None:
         """The peer cannot give a piece that we asked for: take it for a piece that it does not have."""
         torrent = conn.torrent
-        if not torrent.requests.drop(conn.id, piece):
+        if not torrent.requests.drop(conn, piece):
             return
         conn.waiting_since = now
         if conn.counted:
@@ -208,9 +207,9 @@ class Downloads:
             self.connections.ban(conn, f"{payload.length} bytes for piece {piece}", now)
             return
         bit = 1 << piece
-        asked_at = torrent.requests.of(conn.id).get(piece)
+        asked_at = conn.asked.get(piece)
         if asked_at is not None:
-            torrent.requests.drop(conn.id, piece)
+            torrent.requests.drop(conn, piece)
             self._learn(torrent, now - asked_at)
         elif conn.late & bit:
             conn.late ^= bit
@@ -311,7 +310,7 @@ class Downloads:
             if now >= end:
                 self.connections.give_up(conn, f"piece {conn.receiving} stalled", now)
             return end
-        if torrent.requests.of(conn.id) or conn.snubbed:
+        if conn.asked or conn.snubbed:
             if now >= conn.waiting_since + _GIVE_UP * timeout:
                 self.connections.give_up(conn, "does not answer requests", now)
             elif conn.snubbed or now < conn.waiting_since + timeout:
@@ -331,7 +330,7 @@ class Downloads:
         for other in torrent.conns.values():
             if other is not conn and other.link is Link.ACTIVE and not other.snubbed:
                 elsewhere |= other.mask
-        for piece in list(torrent.requests.of(conn.id)):
+        for piece in list(conn.asked):
             if elsewhere >> piece & 1:
                 self._cancel(torrent, piece)
         self.desk.free(torrent)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from krakentx.swarm.events import ConnID
-
-_NONE: Mapping[int, float] = {}
+from typing import Generic, Protocol, TypeVar
 
 
-class Requests:
+class Holder(Protocol):
+    """Of whom pieces are asked: a connection.
+
+    Args:
+        asked: pieces asked of it, and when; oldest first. Written here only.
+        ours: it honours CANCEL.
+    """
+
+    asked: dict[int, float]
+    ours: bool
+
+
+H = TypeVar("H", bound=Holder)
+
+
+class Requests(Generic[H]):
     """Pieces asked of connections; a piece may be asked of more than one.
 
     `asked` holds every piece with at least one request, `movable` those asked of a peer that honours CANCEL.
@@ -18,47 +29,38 @@ class Requests:
     def __init__(self) -> None:
         self.asked = 0
         self.movable = 0
-        self._by_piece: dict[int, list[ConnID]] = {}
-        self._by_conn: dict[ConnID, dict[int, float]] = {}
+        self._by_piece: dict[int, list[H]] = {}
 
     def __len__(self) -> int:
         return sum(len(holders) for holders in self._by_piece.values())
 
-    def of(self, conn: ConnID) -> Mapping[int, float]:
-        """Pieces asked of a connection, and when; oldest first."""
-        return self._by_conn.get(conn, _NONE)
-
-    def holders(self, piece: int) -> tuple[ConnID, ...]:
+    def holders(self, piece: int) -> tuple[H, ...]:
         """The connections that were asked for a piece."""
         return tuple(self._by_piece.get(piece, ()))
 
-    def add(self, conn: ConnID, piece: int, now: float, *, movable: bool) -> None:
+    def add(self, holder: H, piece: int, now: float) -> None:
         """Remember a request."""
-        self._by_conn.setdefault(conn, {})[piece] = now
-        self._by_piece.setdefault(piece, []).append(conn)
+        holder.asked[piece] = now
+        self._by_piece.setdefault(piece, []).append(holder)
         self.asked |= 1 << piece
-        if movable:
+        if holder.ours:
             self.movable |= 1 << piece
 
-    def drop(self, conn: ConnID, piece: int) -> bool:
+    def drop(self, holder: H, piece: int) -> bool:
         """Forget one request. False when there was none."""
-        mine = self._by_conn.get(conn)
-        if mine is None or piece not in mine:
+        if holder.asked.pop(piece, None) is None:
             return False
-        del mine[piece]
-        if not mine:
-            del self._by_conn[conn]
         holders = self._by_piece[piece]
-        holders.remove(conn)
+        holders.remove(holder)
         if not holders:
             del self._by_piece[piece]
             self.asked ^= 1 << piece
             self.movable &= ~(1 << piece)
         return True
 
-    def release(self, conn: ConnID) -> list[int]:
+    def release(self, holder: H) -> list[int]:
         """Forget all requests of a connection; returns their pieces."""
-        pieces = list(self.of(conn))
+        pieces = list(holder.asked)
         for piece in pieces:
-            self.drop(conn, piece)
+            self.drop(holder, piece)
         return pieces

@@ -54,6 +54,7 @@ class Conn:
     mask: int = 0  # pieces that the peer holds
     counted: bool = False  # its pieces are part of the torrent's rarity
     ours: bool = False  # honours CANCEL
+    asked: dict[int, float] = Factory(dict)  # pieces that we wait for, and since when
     receiving: int | None = None  # the piece whose bytes are arriving
     receiving_since: float = 0.0
     waiting_since: float = 0.0  # for the next sign that a request is being answered
@@ -89,7 +90,7 @@ class Torrent:
     piece_at: float  # last new piece
     gain_at: float  # last byte that a peer gave
     used_at: float  # last time anybody else needed us
-    requests: Requests = Factory(Requests)
+    requests: Requests[Conn] = Factory(Requests)
     candidates: Candidates = Factory(Candidates)
     conns: dict[PeerID, Conn] = Factory(dict)  # dialling ones too
     dialled: int = 0  # outgoing ones among them

@@ -131,7 +131,7 @@ class Torrents:
             if at_rest and now - conn.heard_at >= config.conn_tti_s:
                 connections.close(conn, "idle")
                 return
-            if at_rest and not conn.torrent.requests.of(conn.id) and now - conn.since >= config.conn_ttl_s:
+            if at_rest and not conn.asked and now - conn.since >= config.conn_ttl_s:
                 connections.close(conn, "old")
                 return
             when = min(when, now + config.conn_tti_s)

@@ -26,7 +26,7 @@ _ended = Fallback.ended
 
 
 def request_not_released_when_its_peer_is_lost(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Requests, "release", lambda self, conn: list(self.of(conn)))
+    patch.setattr(Requests, "release", lambda self, conn: list(conn.asked))
 
 
 def upload_slot_leaked_when_its_peer_is_lost(patch: pytest.MonkeyPatch) -> None:

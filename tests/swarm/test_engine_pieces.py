@@ -196,7 +196,7 @@ def test_s30_a_peer_that_takes_requests_and_never_answers(lab: Make) -> None:
     it.seen.clear()
     for _ in range(45):
         it.wait(0.1)
-        for piece in list(it.engine._desk.torrents[it.torrent].requests.of(good)):
+        for piece in list(it.engine._desk.conns[good].asked):
             it.deliver(good, piece)
     assert set(wanted) <= set(it.asked(it.seen, good)), "handed to another within the time of one request"
     assert it.only(it.seen, fx.VerifyBlob)
@@ -216,7 +216,7 @@ def test_s30_a_piece_that_stalls_midway_is_given_up_after_two_seconds(lab: Make)
     effects = it.wait(0.2)
     assert it.only(effects, fx.Close)[0].conn == conn
     it.seen.clear()
-    while pieces := list(it.engine._desk.torrents[it.torrent].requests.of(other)):
+    while pieces := list(it.engine._desk.conns[other].asked):
         it.deliver(other, pieces[0])
     assert piece in it.asked(it.seen, other)
     assert it.only(it.seen, fx.VerifyBlob)
@@ -470,7 +470,7 @@ def test_an_origin_is_spared_while_agents_deliver_and_used_when_they_do_not(lab:
     for piece in it.asked(effects):
         effects = it.deliver(agent, piece)
     for _ in range(20):
-        for piece in list(it.engine._desk.torrents[it.torrent].requests.of(agent)):
+        for piece in list(it.engine._desk.conns[agent].asked):
             it.deliver(agent, piece)
     it.tell(ev.DialSucceeded(dial.conn))
     effects = it.tell(ev.HandshakeReceived(dial.conn, it.handshake(2, (1 << 64) - 1)))

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from krakentx.swarm.events import ConnID
+from attrs import Factory, define
+
 from krakentx.swarm.requests import Requests
 
-A, B = ConnID(1), ConnID(2)
+
+@define(eq=False)
+class Peer:
+    ours: bool
+    asked: dict[int, float] = Factory(dict)
 
 
 def test_masks_follow_the_requests() -> None:
-    requests = Requests()
-    requests.add(A, 3, 1.0, movable=True)
-    requests.add(B, 3, 2.0, movable=False)
-    requests.add(B, 5, 2.0, movable=False)
+    one, other = Peer(ours=True), Peer(ours=False)
+    requests: Requests[Peer] = Requests()
+    requests.add(one, 3, 1.0)
+    requests.add(other, 3, 2.0)
+    requests.add(other, 5, 2.0)
     assert requests.asked == 1 << 3 | 1 << 5
     assert requests.movable == 1 << 3
-    assert requests.holders(3) == (A, B)
-    assert dict(requests.of(B)) == {3: 2.0, 5: 2.0}
+    assert requests.holders(3) == (one, other)
+    assert other.asked == {3: 2.0, 5: 2.0}
     assert len(requests) == 3
 
-    assert requests.drop(A, 3)
-    assert not requests.drop(A, 3)
+    assert requests.drop(one, 3)
+    assert not requests.drop(one, 3)
     assert requests.asked == 1 << 3 | 1 << 5
-    assert requests.release(B) == [3, 5]
+    assert requests.release(other) == [3, 5]
     assert (requests.asked, requests.movable, len(requests)) == (0, 0, 0)
-    assert not requests.of(B)
+    assert not other.asked
     assert requests.holders(3) == ()
