@@ -29,7 +29,8 @@ def test_seeds(name: str) -> None:
 def test_damaged_seeds(name: str, data: st.DataObject) -> None:
     target, max_len = TARGETS[name]
     whole = bytearray(data.draw(st.sampled_from(seeds(name)))[:max_len])
-    for at, new in data.draw(st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), max_size=4)):
-        whole[at] = new
+    for at, new in data.draw(st.lists(st.tuples(st.integers(0, max_len), st.integers(0, 255)), max_size=4)):
+        at %= len(whole) + 1
+        whole[at : at + 1] = bytes([new])
     cut = data.draw(st.integers(0, len(whole)))
     target(bytes(whole[:cut] + data.draw(st.binary(max_size=8)) + whole[cut:]))
