@@ -136,6 +136,7 @@ class Links:
         """Let the Engine see the handshake of a connection that has its id."""
         assert peer.conn is not None
         self.conns[peer.conn] = peer
+        peer.transport.join(handshake.info_hash)
         self.feed(ev.HandshakeReceived(peer.conn, handshake))
 
     def tell(self, peer: PeerProtocol, level: object, text: str, **fields: object) -> None:
