@@ -100,11 +100,19 @@ def _host(data: Mapping[str, Any]) -> str:
     return value
 
 
-def _zone(data: Mapping[str, Any]) -> str:
-    value = _text(data, "zone", "")
+def check_zone(value: str) -> str:
+    """The name of a zone as others tell it.
+
+    Raises:
+        InvalidInput: it is too long.
+    """
     if len(value) > _MAX_ZONE:
         raise InvalidInput("peer", f"zone has more than {_MAX_ZONE} characters")
     return value
+
+
+def _zone(data: Mapping[str, Any]) -> str:
+    return check_zone(_text(data, "zone", ""))
 
 
 def _port(data: Mapping[str, Any]) -> int:

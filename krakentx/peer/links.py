@@ -102,7 +102,10 @@ class Links:
         """Go on with other limits; a deadline that runs already is not moved."""
         self._config = config
         bandwidth = config.conn.bandwidth
-        self._traffic.set_rates(bandwidth.egress_bytes_s, bandwidth.ingress_bytes_s)
+        if bandwidth.enable:
+            self._traffic.set_rates(bandwidth.egress_bits_per_sec / 8, bandwidth.ingress_bits_per_sec / 8)
+        else:
+            self._traffic.set_rates(None, None)
 
     # --- for connections: IPeerOwner
 
@@ -133,7 +136,6 @@ class Links:
         """Let the Engine see the handshake of a connection that has its id."""
         assert peer.conn is not None
         self.conns[peer.conn] = peer
-        peer.transport.join(handshake.info_hash)
         self.feed(ev.HandshakeReceived(peer.conn, handshake))
 
     def tell(self, peer: PeerProtocol, level: object, text: str, **fields: object) -> None:

@@ -41,4 +41,5 @@ class Trackers:
         known[peer.peer_id] = peer
         if peer.complete:
             return ()
-        return hand_out(peer.peer_id, known.values(), origins, limit=_LIMIT, policy="completeness", rng=self.rng)
+        rng, zone = self.rng, peer.zone
+        return hand_out(peer.peer_id, known.values(), origins, limit=_LIMIT, policy="completeness", rng=rng, zone=zone)

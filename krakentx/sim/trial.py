@@ -47,6 +47,9 @@ _MOST_TURNS = 2_000_000  # things that happen in a trial; some 20,000 are usual
 _LOOK_S = 0.1  # between looks at the bounds while somebody downloads
 _LATE_LOOK_S = 5.0
 _QUEUED = 4  # a peer asks for two pieces; the two before may still wait here while their CANCEL is under way
+_RACKS = (0, 0, 2, 4, AGENTS)  # with as many racks as agents each is alone in its own
+_UPLINK = 0.3  # of a rack, as a share of the sum of its hosts' rates
+_ZONELESS = 0.1  # of the hosts
 _CONFIG = SwarmConfig(seeder_tti_s=20.0, conn_tti_s=10.0)
 
 
@@ -57,11 +60,13 @@ class Plan:
     Args:
         http: agents try HTTP when the swarm gives nothing; with `faults.http_down` they try in vain.
         origin_dies: one of the two origins.
+        racks: zones among which hosts are spread, all but a few; 0 for none.
     """
 
     faults: Faults
     http: bool
     origin_dies: bool
+    racks: int
 
     @classmethod
     def of(cls, seed: int) -> Plan:
@@ -88,7 +93,8 @@ class Plan:
             restart=sometimes(0.3),
             http_down=http and rng.random() < 0.6,
         )
-        return cls(faults, http, rng.random() < 0.4)
+        dies = rng.random() < 0.4
+        return cls(faults, http, dies, rng.choice(_RACKS))
 
 
 @define
@@ -133,8 +139,12 @@ class Trial:
             self.origins.append(origin)
         if self.plan.origin_dies:
             world.clock.at(world.rng.random() * world.faults.window_s, world.kill, origin)
+        size = AGENTS / max(1, self.plan.racks)
+        rate = _UPLINK * size * world.network.rate
+        racks = [world.add_rack(f"rack{number}", max(rate, world.network.rate)) for number in range(self.plan.racks)]
         for number in range(AGENTS):
-            host = world.add_host(f"agent{number}", fallback=self.plan.http)
+            rack = racks[number % len(racks)] if racks and world.rng.random() > _ZONELESS else None
+            host = world.add_host(f"agent{number}", fallback=self.plan.http, rack=rack)
             self.agents.append(host)
             world.want(host, [meta], world.rng.random() * 0.2)
 

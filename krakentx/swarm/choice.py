@@ -12,6 +12,9 @@ _SPARE_S = 0.05  # how long an idle origin is spared for a piece that agents hol
 _FRESH_S = 0.01  # and for one that other agents should ask it for
 _HEAD_S = 1.0  # how long a reader waits for a piece that another agent should bring
 _SEEDED_S = 1.0  # how long a piece of an agent that has everything may take while origins are spared
+_TRUST_S = 1.0  # how long the peers of our zone may give nothing before others are asked for what they should give
+_CROSSING = 4  # pieces on their way into a zone at once, but one for each of its hosts
+_CROSSING_S = 1.0  # one that is not heard of for so long is not counted
 _DIAL_HOPE_S = 0.1  # how long such an agent may take to answer a dial
 
 
@@ -50,6 +53,35 @@ class Choice:
                 self.desk.alarms.no_later(conn, rested_at)
                 return None
         return any_of(rarest, self.desk.rng)
+
+    def across(self, conn: Conn, now: float) -> tuple[int, bool]:
+        """What a connection to another zone may be asked for (`locality`); anything, if it is to our own.
+
+        Returns:
+            Mask of those pieces, and whether there is room for one more of them on the way into our zone.
+        """
+        torrent = conn.torrent
+        if not conn.far or torrent.careful:
+            return torrent.full, True
+        here, mates, coming, room_at = 0, [], 0, 0.0
+        for other in torrent.conns.values():
+            if other.link is not Link.ACTIVE or other.snubbed:
+                continue
+            if not other.far:
+                here |= other.mask
+                mates.append(other.peer.peer_id)
+            elif now < (hope := other.waiting_since + _CROSSING_S):
+                coming += len(other.asked) + (other.receiving is not None)
+                room_at = max(room_at, hope)
+        allowed = torrent.full
+        trusted_until = torrent.near_at + _TRUST_S * torrent.patience
+        if mates and now < trusted_until:
+            allowed = torrent.rack.divide(mates) & ~here
+            self.desk.alarms.no_later(conn, trusted_until)
+        if coming * (1 + len(mates)) < _CROSSING:
+            return allowed, True
+        self.desk.alarms.no_later(conn, room_at)
+        return allowed, not coming
 
     def _share(self, conn: Conn) -> int:
         """The pieces that this connection should be asked for first: all, unless it is an origin's."""

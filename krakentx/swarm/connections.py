@@ -5,6 +5,7 @@ Rules, and why:
 - An unfinished torrent dials at most half of its connections. If all hosts of a rollout dialled all they may, nobody
   would have room to answer, and those with nothing to give would fill the slots of everybody (case S01).
 - A refusal costs nothing: the next candidate is dialled at once, the one who refused is left alone for two seconds.
+- Where zones are named, every fifth dial goes to another zone: near peers give most, far ones bring what is new.
 - When two peers dial each other at once, the dial of the smaller peer id lives. Both sides know both ids, so both
   decide alike.
 - The id in an incoming handshake is only claimed. A broken handshake closes its connection and bans nobody, else
@@ -29,6 +30,7 @@ CANCEL = "cancel"
 """Handshake feature: a peer that drops a queued upload when it gets CANCEL_PIECE."""
 FEATURES = frozenset({CANCEL})
 
+_FAR_PART = 5
 _DIAL_GRACE_S = 1.0  # the executor ends a dial; this is for one that forgets
 
 
@@ -52,16 +54,22 @@ class Connections:
             careful = torrent.careful and not peer.origin
             return careful or desk.blacklist.shunned(torrent.info_hash, peer.peer_id, now)
 
+        def preferred(peer: PeerInfo) -> bool:
+            return desk.far(peer.zone) == far_next
+
         while (
             torrent.dialled < limits.dialled_limit
             and len(torrent.conns) < limits.max_open_conn
             and len(desk.conns) < limits.max_total_conn
         ):
+            agents = (conn.peer for conn in torrent.conns.values() if conn.outgoing and not conn.peer.origin)
+            far_next = sum(desk.far(agent.zone) for agent in agents) < max(1, limits.dialled_limit // _FAR_PART)
             peer = torrent.candidates.choose(
                 torrent.conns,
                 shunned,
                 not any(conn.peer.complete or conn.peer.origin for conn in torrent.conns.values()),
                 desk.rng,
+                preferred,
             )
             if peer is None:
                 return
@@ -103,7 +111,7 @@ class Connections:
         if torrent is None or refusal:
             self.desk.emit(Close(conn_id, refusal))
             return None
-        peer = PeerInfo(handshake.peer_id, "", 0, complete=handshake.bitfield.complete)
+        peer = PeerInfo(handshake.peer_id, "", 0, complete=handshake.bitfield.complete, zone=handshake.zone)
         conn = Conn(conn_id, torrent, peer, False, Link.ACTIVE, now, now, now)
         self._add(conn)
         self._greet(conn, "")
@@ -257,7 +265,11 @@ class Connections:
         have = Bitfield(torrent.meta.piece_count, torrent.have)
         digest, info_hash = torrent.meta.digest, torrent.info_hash
         me = self.desk.context.peer_id
-        self.desk.emit(Send(conn.id, Handshake(me, digest, info_hash, have, namespace, neighbours, FEATURES)))
+        self.desk.emit(
+            Send(
+                conn.id, Handshake(me, digest, info_hash, have, namespace, neighbours, FEATURES, self.desk.context.zone)
+            )
+        )
 
     def _activate(self, conn: Conn, handshake: Handshake, now: float) -> None:
         torrent = conn.torrent
@@ -265,6 +277,7 @@ class Connections:
         conn.since = conn.heard_at = conn.useful_at = conn.waiting_since = conn.gave_at = now
         conn.mask = handshake.bitfield.mask
         conn.ours = CANCEL in handshake.features
+        conn.far = self.desk.far(handshake.zone or conn.peer.zone)
         conn.counted = torrent.phase is not Phase.COMPLETE and not conn.complete
         if conn.counted:
             torrent.rarity.add(conn.mask)

@@ -47,10 +47,11 @@ class Downloads:
         limit = config.origin_pipeline_limit if conn.peer.origin else config.pipeline_limit
         under_way = len(conn.asked) + (conn.receiving is not None)
         while under_way < limit:
-            wanted = conn.mask & torrent.open
-            if not wanted:
+            allowed, room = self.choice.across(conn, now)
+            wanted = conn.mask & torrent.open & allowed
+            if not (wanted and room):
                 if not under_way:
-                    self._take_over(conn, now, may_move)
+                    self._take_over(conn, now, may_move, allowed)
                 return
             piece = self.choice.piece(conn, wanted, now)
             if piece is None:
@@ -78,10 +79,12 @@ class Downloads:
         conn.late &= ~(1 << piece)
         self.desk.emit(Send(conn.id, PieceRequest(piece, 0, torrent.meta.piece_size(piece))))
 
-    def _take_over(self, conn: Conn, now: float, may_move: bool) -> None:
+    def _take_over(self, conn: Conn, now: float, may_move: bool, allowed: int) -> None:
         """A connection has nothing to do, since all it offers was asked of others: let it take one such request."""
         torrent, config = conn.torrent, self.desk.config.dispatch
-        waiting = conn.mask & torrent.missing & torrent.requests.asked & ~(torrent.writing | torrent.fallback.held)
+        waiting = (
+            allowed & conn.mask & torrent.missing & torrent.requests.asked & ~(torrent.writing | torrent.fallback.held)
+        )
         movable = waiting & torrent.requests.movable
         may_move = may_move and config.move_requests
         if may_move and movable and not self.choice.spared(conn, now) and self._move(conn, movable, now):
@@ -270,6 +273,10 @@ class Downloads:
         torrent.fallback.on = False
         self._gained(torrent, piece, "origin" if conn.peer.origin else "peer", now)
         self.refill(conn, now)
+        if conn.far:
+            self.desk.free(torrent)
+        else:
+            torrent.near_at = now
 
     def _gained(self, torrent: Torrent, piece: int, source: str, now: float) -> None:
         bit = 1 << piece

@@ -76,7 +76,7 @@ class Blacklist:
     def shunned(self, torrent: InfoHash, peer: PeerID, now: float) -> bool:
         """Not to be dialled now."""
         entry = self._entries.get((torrent, peer))
-        return entry is not None and (now < entry.paused_until or now < entry.banned_until)
+        return entry is not None and now < entry.until
 
     def bans(self, now: float) -> list[tuple[PeerID, InfoHash, float]]:
         """Who is banned, for which torrent, for how many seconds more."""
@@ -121,16 +121,21 @@ class Candidates:
         return fresh
 
     def choose(
-        self, taken: Container[PeerID], shunned: Callable[[PeerInfo], bool], complete_first: bool, rng: Random
+        self,
+        taken: Container[PeerID],
+        shunned: Callable[[PeerInfo], bool],
+        complete_first: bool,
+        rng: Random,
+        preferred: Callable[[PeerInfo], bool] = lambda _peer: False,
     ) -> PeerInfo | None:
         """Whom to dial now.
 
         Args:
             complete_first: we have nobody yet who holds everything. One such peer is enough: if all new hosts filled
                 their slots with origins, most would be refused and the rest would not know each other.
+            preferred: who of the others comes first.
         """
         free = [peer for key, peer in self._peers.items() if key not in taken and not shunned(peer)]
-        if complete_first:
-            whole = [peer for peer in free if peer.complete or peer.origin]
-            free = whole or free
+        first = [peer for peer in free if peer.complete or peer.origin] if complete_first else []
+        free = first or [peer for peer in free if preferred(peer)] or free
         return rng.choice(free) if free else None

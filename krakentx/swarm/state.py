@@ -16,6 +16,7 @@ from krakentx.swarm.config import SwarmConfig
 from krakentx.swarm.effects import Effect
 from krakentx.swarm.events import ConnID, ReaderID
 from krakentx.swarm.fallback import Fallback
+from krakentx.swarm.locality import RackShare
 from krakentx.swarm.picker import Rarity
 from krakentx.swarm.requests import Requests
 from krakentx.swarm.slots import Blacklist, Candidates
@@ -52,6 +53,7 @@ class Conn:
     heard_at: float  # last message or byte
     useful_at: float  # last piece that came or went, or the last time it had one for us
     mask: int = 0  # pieces that the peer holds
+    far: bool = False  # it stands in another zone than we
     counted: bool = False  # its pieces are part of the torrent's rarity
     ours: bool = False  # honours CANCEL
     asked: dict[int, float] = Factory(dict)  # pieces that we wait for, and since when
@@ -89,6 +91,8 @@ class Torrent:
     rarity: Rarity
     piece_at: float  # last new piece
     gain_at: float  # last byte that a peer gave
+    near_at: float  # last piece of a peer in our zone
+    rack: RackShare
     used_at: float  # last time anybody else needed us
     requests: Requests[Conn] = Factory(Requests)
     candidates: Candidates = Factory(Candidates)
@@ -138,6 +142,10 @@ class Desk:
     freed: dict[InfoHash, Torrent] = Factory(dict)
     """Torrents in which requests or slots came free during this event: looked after at its end."""
     last_conn: int = 0
+
+    def far(self, zone: str) -> bool:
+        """A peer in this zone stands behind an uplink. Without a zone of our own nobody is known to."""
+        return bool(self.context.zone) and zone != self.context.zone
 
     def new_conn(self) -> ConnID:
         """A name for a connection, never used before."""

@@ -13,6 +13,7 @@ from krakentx.swarm.downloads import Downloads
 from krakentx.swarm.effects import Announce, Close, Failed, Finished, Forget
 from krakentx.swarm.events import Lost
 from krakentx.swarm.fallback import Fallback
+from krakentx.swarm.locality import RackShare
 from krakentx.swarm.picker import Rarity
 from krakentx.swarm.slots import Candidates
 from krakentx.swarm.state import Conn, Desk, Link, Phase, Torrent
@@ -53,13 +54,15 @@ class Torrents:
                 rarity=Rarity(event.meta.piece_count),
                 piece_at=now,
                 gain_at=now,
+                near_at=now,
+                rack=RackShare(event.meta.piece_count, desk.context.peer_id),
                 used_at=now,
             )
         elif event.wanted and torrent.phase is Phase.COMPLETE:
             desk.emit(Finished(info_hash))
         if event.wanted and torrent.phase is Phase.HOLDING:
             torrent.phase = Phase.LEECHING
-            torrent.piece_at = torrent.gain_at = now
+            torrent.piece_at = torrent.gain_at = torrent.near_at = now
             if not torrent.missing:
                 self.downloads.verify(torrent)
             desk.free(torrent)
@@ -93,7 +96,7 @@ class Torrents:
         torrent.missing = torrent.full
         torrent.phase = Phase.LEECHING
         torrent.careful = True
-        torrent.piece_at = torrent.gain_at = now
+        torrent.piece_at = torrent.gain_at = torrent.near_at = now
         desk.free(torrent)
         self.look(torrent, now)
 

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, MutableSequence
 from itertools import islice
 
 from attrs import define, field, frozen
 
 from krakentx.core.peer import InfoHash, PeerID, PeerInfo
+from krakentx.swarm.handout import near_quota
 from krakentx.tracker.config import LocalStoreConfig
 
 _REPORTS = 2
@@ -47,10 +48,35 @@ class _Entry:
 class _Swarm:
     entries: dict[PeerID, _Entry] = field(factory=dict)
     order: list[_Entry] = field(factory=list)  # the same entries; shuffled a little by every sample
+    zones: dict[str, list[_Entry]] = field(factory=dict)  # those that named a zone; shuffled like `order`
+
+    def add(self, entry: _Entry) -> None:
+        self.entries[entry.peer.peer_id] = entry
+        self.order.append(entry)
+        self.settle(entry)
+
+    def settle(self, entry: _Entry) -> None:
+        if entry.peer.zone:
+            self.zones.setdefault(entry.peer.zone, []).append(entry)
+
+    def move(self, entry: _Entry, peer: PeerInfo) -> None:
+        """The peer has come back elsewhere."""
+        if entry.peer.zone:
+            self._leave(entry)
+        entry.peer = peer
+        self.settle(entry)
+
+    def _leave(self, entry: _Entry) -> None:
+        rest = [other for other in self.zones.pop(entry.peer.zone) if other is not entry]
+        if rest:
+            self.zones[entry.peer.zone] = rest
 
     def purge(self, now: float, keep_s: float) -> None:
         self.order = [entry for entry in self.order if now < entry.expires + keep_s]
         self.entries = {entry.peer.peer_id: entry for entry in self.order}
+        self.zones = {}
+        for entry in self.order:
+            self.settle(entry)
 
 
 @frozen
@@ -101,11 +127,12 @@ class PeerMemory:
                 self._purge(swarm, now)
                 if len(swarm.entries) >= self._config.max_torrent_peers:
                     return
-            entry = swarm.entries[peer.peer_id] = _Entry(peer, now, now + ttl)
-            swarm.order.append(entry)
+            swarm.add(_Entry(peer, now, now + ttl))
             self.count += 1
             self._make_room()
             return
+        if entry.peer.zone != peer.zone:
+            swarm.move(entry, peer)
         entry.peer, entry.seen, entry.expires = peer, now, now + ttl
         if entry.reporters:
             entry.reporters.clear()
@@ -135,12 +162,26 @@ class PeerMemory:
         entry = swarm.entries.get(peer) if swarm else None
         return Known(entry.is_gone(now), bool(entry.reporters)) if entry else Known(gone=False, suspect=False)
 
-    def sample(self, info_hash: InfoHash, limit: int, asking: PeerID, now: float) -> list[PeerInfo]:
-        """At most `limit` random peers without the one that asks, and without those that it could not reach."""
+    def sample(self, info_hash: InfoHash, limit: int, asking: PeerID, now: float, zone: str = "") -> list[PeerInfo]:
+        """At most `limit` random peers without the one that asks, and without those that it could not reach.
+
+        Args:
+            zone: where that one stands: peers of it come first, but leave room for others.
+        """
         swarm = self._swarms.get(info_hash)
         if swarm is None:
             return []
-        order, rng = swarm.order, self._rng
+        near = swarm.zones.get(zone)
+        chosen = self._draw(near, near_quota(limit), asking, now) if near else []
+        if len(chosen) < limit:
+            known = {peer.peer_id for peer in chosen}
+            chosen += self._draw(swarm.order, limit - len(chosen), asking, now, known)
+        return chosen
+
+    def _draw(
+        self, order: MutableSequence[_Entry], limit: int, asking: PeerID, now: float, known: Container[PeerID] = ()
+    ) -> list[PeerInfo]:
+        rng = self._rng
         good: list[PeerInfo] = []
         suspect: list[PeerInfo] = []
         end = len(order)
@@ -151,7 +192,8 @@ class PeerMemory:
             order[other] = order[at]
             order[at] = entry
             at += 1
-            if entry.peer.peer_id == asking or entry.is_gone(now) or asking in entry.reporters:
+            peer_id = entry.peer.peer_id
+            if peer_id == asking or peer_id in known or entry.is_gone(now) or asking in entry.reporters:
                 continue
             (suspect if entry.reporters else good).append(entry.peer)
         return (good + suspect)[:limit]

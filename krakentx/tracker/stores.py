@@ -31,7 +31,8 @@ class LocalStore:
         self.record(announcement)
         if not limit:
             return []
-        return self.memory.sample(announcement.info_hash, limit, announcement.peer.peer_id, self._clock.seconds())
+        peer, now = announcement.peer, self._clock.seconds()
+        return self.memory.sample(announcement.info_hash, limit, peer.peer_id, now, peer.zone)
 
     def record(self, announcement: Announcement) -> None:
         """Only record the peer, and what it says of others."""

@@ -17,7 +17,7 @@ from krakentx.core.bitfield import Bitfield
 from krakentx.core.digest import Digest
 from krakentx.core.errors import InvalidInput, LocalProtocolError, RemoteProtocolError
 from krakentx.core.metainfo import MAX_PIECES
-from krakentx.core.peer import InfoHash, PeerID
+from krakentx.core.peer import InfoHash, PeerID, check_zone
 from krakentx.wire.framing import MAX_FRAME
 from krakentx.wire.messages import (
     AnnouncePiece,
@@ -53,6 +53,7 @@ _SCHEMA = {
         "namespace": (6, "string"),
         "neighbours": (7, "*Neighbour"),
         "features": (100, "*string"),
+        "zone": (101, "string"),
     },
     "Neighbour": {"peer_id": (1, "string"), "bits": (2, "bytes")},
     "Chunk": {"index": (2, "int32"), "offset": (3, "int32"), "length": (4, "int32")},
@@ -141,6 +142,7 @@ def _write_handshake(message: Handshake) -> Any:
         bits=message.bitfield.to_wire(),
         namespace=message.namespace,
         features=sorted(message.features),
+        zone=message.zone,
     )
     whole = _Message(type=_BITFIELD, bitfield=body)
     # The reference sends the bitfields of its neighbours empty, whatever they have; only the ids tell something.
@@ -192,6 +194,7 @@ def _read_handshake(raw: Any) -> Message:
         namespace=body.namespace,
         neighbours=frozenset(PeerID.parse(entry.peer_id) for entry in body.neighbours),
         features=frozenset(body.features),
+        zone=check_zone(body.zone),
     )
 
 

@@ -17,7 +17,8 @@ class Handshake:
     """BITFIELD: the first message in either direction, and legal nowhere else.
 
     `namespace` is set by the dialer only. `neighbours` are the peers that the sender is connected to for this torrent.
-    `features` are KrakenTX extensions (unknown protobuf fields >= 100), empty towards and from the reference.
+    `features` and `zone`, where the sender stands, are KrakenTX extensions (unknown protobuf fields >= 100), empty from
+    the reference.
     """
 
     peer_id: PeerID
@@ -27,6 +28,7 @@ class Handshake:
     namespace: str = ""
     neighbours: frozenset[PeerID] = frozenset()
     features: frozenset[str] = frozenset()
+    zone: str = ""
 
 
 @value

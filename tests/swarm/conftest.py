@@ -27,12 +27,18 @@ class Lab:
     """One Engine and its clock. Peer number n has the id n; our own is 100."""
 
     def __init__(
-        self, pieces: int = 10, config: SwarmConfig | None = None, *, dials: bool = True, fallback: bool = False
+        self,
+        pieces: int = 10,
+        config: SwarmConfig | None = None,
+        *,
+        dials: bool = True,
+        fallback: bool = False,
+        zone: str = "",
     ) -> None:
         self.now = 0.0
         self.meta = MetaInfo(Digest.of(b"blob"), pieces * LENGTH, LENGTH, tuple(range(pieces)))
         self.torrent = self.meta.info_hash
-        context = PeerContext("10.0.0.100", 16001, self.id(100))
+        context = PeerContext("10.0.0.100", 16001, self.id(100), zone=zone)
         self.engine = Engine(
             context=context, config=config or SwarmConfig(), rng=Random(7), dials=dials, fallback=fallback
         )

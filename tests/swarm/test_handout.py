@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
+from attrs import evolve
+
 from krakentx.core.peer import PeerID, PeerInfo
 from krakentx.swarm.handout import hand_out
 
@@ -41,3 +43,33 @@ def test_default_mixes_all() -> None:
 def test_nobody_is_named_twice() -> None:
     named = hand_out(peer(999).peer_id, [*AGENTS[:3], *ORIGINS], ORIGINS, limit=50, policy="default", rng=Random(1))
     assert len(named) == len({one.peer_id for one in named}) == 6
+
+
+def racks(sizes: dict[str, int]) -> list[PeerInfo]:
+    zones = [zone for zone, size in sizes.items() for _ in range(size)]
+    return [evolve(peer(number), zone=zone) for number, zone in enumerate(zones, 1)]
+
+
+def zones_named(sizes: dict[str, int], zone: str) -> list[int]:
+    """How many of the zone that asks are named, and how many others."""
+    agents = racks(sizes)
+    asking = next(agent for agent in agents if agent.zone == zone)
+    named = hand_out(asking.peer_id, agents, ORIGINS, limit=50, policy="completeness", rng=Random(1), zone=zone)
+    near = sum(one.zone == zone and not one.origin for one in named)
+    return [near, len(named) - len(ORIGINS) - near]
+
+
+def test_four_of_five_stand_in_the_zone_of_the_one_who_asks() -> None:
+    assert zones_named({"a": 65, "b": 65, "c": 65}, "a") == [40, 10]
+
+
+def test_a_small_zone_is_filled_up_with_others_and_others_with_the_zone() -> None:
+    assert zones_named({"a": 11, "b": 65, "c": 65}, "a") == [10, 40]
+    assert zones_named({"a": 65, "b": 3}, "a") == [47, 3]
+    assert zones_named({"a": 1, "b": 65}, "a") == [0, 50]
+    assert zones_named({"a": 30, "b": 10}, "a") == [29, 10]
+
+
+def test_without_a_zone_all_are_alike() -> None:
+    near, far = zones_named({"": 65, "b": 650}, "")
+    assert near < 15 < far

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from attrs import evolve
+
 from krakentx.core.peer import InfoHash, PeerID, PeerInfo
 from krakentx.tracker.config import LocalStoreConfig
 from krakentx.tracker.peers import PeerMemory
@@ -109,3 +111,41 @@ def test_is_bounded(rng: random.Random) -> None:
     for n in range(200):
         memory.announce(InfoHash(bytes([n]) * 20), peer(1), 1.0)
     assert memory.count <= 100
+
+
+def zoned(number: int, zone: str) -> PeerInfo:
+    return evolve(peer(number), zone=zone)
+
+
+def zones_of(memory: PeerMemory, now: float, zone: str) -> list[int]:
+    """Of a sample for somebody in a zone: how many stand there, and how many elsewhere."""
+    sample = memory.sample(HASH, 50, peer(0).peer_id, now, zone)
+    assert len({one.peer_id for one in sample}) == len(sample)
+    near = sum(one.zone == zone for one in sample)
+    return [near, len(sample) - near]
+
+
+def test_neighbours_come_first_and_leave_room_for_others(rng: random.Random) -> None:
+    memory = PeerMemory(LocalStoreConfig(), rng)
+    for number in range(1, 201):
+        memory.announce(HASH, zoned(number, f"rack{number % 2}" if number > 20 else "small"), 0.0, again_s=60.0)
+    near, far = zones_of(memory, 1.0, "rack1")
+    assert near >= 40
+    assert near + far == 50
+    assert far > 0
+    assert zones_of(memory, 1.0, "small") == [20, 30]
+    assert zones_of(memory, 1.0, "other") == [0, 50]
+
+
+def test_who_moves_to_another_zone_or_falls_silent_leaves_the_old_one(rng: random.Random) -> None:
+    memory = PeerMemory(LocalStoreConfig(), rng)
+    for number in range(1, 5):
+        memory.announce(HASH, zoned(number, "a"), 0.0, again_s=60.0 if number > 1 else 3.0)
+    memory.announce(HASH, zoned(4, "b"), 1.0, again_s=60.0)
+    assert zones_of(memory, 2.0, "a") == [3, 1]
+    assert zones_of(memory, 2.0, "b") == [1, 3]
+    assert zones_of(memory, 20.0, "a") == [2, 1]
+    memory.sweep(20.0, 10)
+    assert zones_of(memory, 20.0, "a") == [2, 1]
+    memory.announce(HASH, zoned(1, ""), 21.0)
+    assert zones_of(memory, 22.0, "b") == [1, 3]

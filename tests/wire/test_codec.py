@@ -50,6 +50,7 @@ handshakes = st.builds(
     namespace=texts,
     neighbours=st.frozensets(ids.map(PeerID), max_size=12),
     features=st.frozensets(texts, max_size=4),
+    zone=texts,
 )
 others = st.one_of(
     st.builds(PieceRequest, naturals, naturals, naturals),
@@ -211,3 +212,9 @@ def test_a_bitfield_without_bits_is_kept_as_it_came() -> None:
     message = decode(encode(evolve(HELLO, bitfield=Bitfield(0)))[4:])
     assert isinstance(message, Handshake)
     assert message.bitfield == Bitfield(0)
+
+
+def test_a_zone_that_is_too_long_is_refused() -> None:
+    frame = encode(evolve(HELLO, zone="z" * 254))
+    with pytest.raises(RemoteProtocolError, match="zone"):
+        decode(frame[4:])

@@ -1,0 +1,160 @@
+"""Racks: what crosses an uplink, who asks for it, and what happens when the neighbours give nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from krakentx.core.peer import PeerID, PeerInfo
+from krakentx.swarm import effects as fx
+from krakentx.swarm import events as ev
+from krakentx.swarm.events import ConnID
+from krakentx.swarm.locality import RackShare
+from tests.swarm.conftest import Lab
+
+Make = Callable[..., Lab]
+FULL = (1 << 20) - 1
+
+
+def ids(count: int) -> list[PeerID]:
+    rng = Random(count)
+    return [PeerID(rng.randbytes(20)) for _ in range(count)]
+
+
+@given(st.integers(1, 3000), st.integers(1, 30))
+def test_those_who_know_each_other_divide_all_pieces(pieces: int, count: int) -> None:
+    members = ids(count)
+    together = 0
+    for me in members:
+        mine = RackShare(pieces, me).divide(other for other in members if other != me)
+        assert not together & mine
+        together |= mine
+    assert together == (1 << pieces) - 1
+
+
+@given(st.integers(1, 200), st.integers(2, 20), st.randoms(use_true_random=False))
+def test_who_knows_few_takes_more_and_no_piece_is_nobodys(pieces: int, count: int, rng: Random) -> None:
+    members = ids(count)
+    together = 0
+    for me in members:
+        others = [other for other in members if other != me]
+        known = rng.sample(others, rng.randrange(count))
+        mine = RackShare(pieces, me).divide(known)
+        assert mine & RackShare(pieces, me).divide(others) == RackShare(pieces, me).divide(others)
+        together |= mine
+    assert together == (1 << pieces) - 1
+
+
+def test_shares_are_about_even_and_follow_who_comes_and_goes() -> None:
+    members = ids(26)
+    me, *others = members
+    share = RackShare(1000, me)
+    for known in range(26):
+        assert share.divide(others[:known]) == RackShare(1000, me).divide(others[:known])
+    assert 10 < share.mask.bit_count() < 100
+    assert share.divide(others[5:]) == RackShare(1000, me).divide(others[5:])
+    assert share.divide([]) == (1 << 1000) - 1
+    assert RackShare(0, me).divide(others) == 0
+
+
+@pytest.fixture
+def racked(lab: Make) -> Lab:
+    it = lab(20, zone="here")
+    it.add()
+    return it
+
+
+def joined(it: Lab, number: int, have: int, zone: str) -> tuple[ConnID, list[fx.Effect]]:
+    conn = it.engine.new_conn()
+    return conn, it.tell(ev.HandshakeReceived(conn, evolve(it.handshake(number, have), zone=zone)))
+
+
+def test_another_zone_is_asked_for_our_share_of_what_ours_lacks_one_piece_at_a_time(racked: Lab) -> None:
+    it = racked
+    for number in (1, 2, 3):
+        joined(it, number, 0b11111, "here")
+    far, effects = joined(it, 9, FULL, "there")
+    others = [it.id(number) for number in (1, 2, 3)]
+    ours = RackShare(20, it.id(100)).divide(others) & ~0b11111
+    got = []
+    while asked := it.asked(effects, far):
+        assert len(asked) == 1
+        got += asked
+        effects = it.deliver(far, asked[0])
+    assert sorted(got) == [piece for piece in range(20) if ours >> piece & 1]
+
+
+def test_without_a_zone_of_ours_nobody_is_far(lab: Make) -> None:
+    it = lab(20)
+    it.add()
+    joined(it, 1, 0b11111, "here")
+    far, effects = joined(it, 9, FULL, "there")
+    assert len(it.asked(effects, far)) == 2
+
+
+def test_alone_in_a_zone_everything_comes_from_others(racked: Lab) -> None:
+    it = racked
+    asked = []
+    for number in range(3):
+        far, effects = joined(it, number, FULL, "")
+        asked += it.asked(effects, far)
+    assert len(asked) == 4
+
+
+def test_neighbours_that_give_nothing_are_trusted_for_a_second(racked: Lab) -> None:
+    it = racked
+    joined(it, 1, FULL, "here")
+    far, effects = joined(it, 9, FULL, "there")
+    assert it.asked(effects, far) == []
+    assert it.asked(it.wait(0.9), far) == []
+    assert len(it.asked(it.wait(0.3), far)) == 2
+
+
+def test_a_neighbour_that_gives_keeps_the_uplink_free(racked: Lab) -> None:
+    it = racked
+    near, effects = joined(it, 1, FULL, "here")
+    far, _ = joined(it, 9, FULL, "there")
+    for _ in range(5):
+        (piece, *_rest) = it.asked(effects, near) or [None]
+        assert piece is not None
+        effects = it.wait(0.5)
+        assert it.asked(effects, far) == []
+        effects = it.deliver(near, piece)
+
+
+def test_one_far_peer_that_says_nothing_holds_the_uplink_for_a_second(racked: Lab) -> None:
+    it = racked
+    for number in (1, 2, 3):
+        joined(it, number, 0, "here")
+    mute, effects = joined(it, 8, FULL, "there")
+    assert len(it.asked(effects, mute)) == 1
+    far, effects = joined(it, 9, FULL, "elsewhere")
+    assert it.asked(effects, far) == []
+    assert it.asked(it.wait(1.2), far)
+
+
+def test_every_fifth_dial_goes_to_another_zone(racked: Lab) -> None:
+    it = racked
+    peers = [evolve(it.peer(number), zone="here" if number <= 30 else "there") for number in range(1, 61)]
+    dials = it.only(it.offer(*peers), fx.Dial)
+    assert len(dials) == 10
+    assert sum(dial.peer.zone == "there" for dial in dials) == 2
+
+
+def test_who_finds_few_in_its_zone_dials_others(racked: Lab) -> None:
+    it = racked
+    near: list[PeerInfo] = [evolve(it.peer(1), zone="here")]
+    dials = it.only(it.offer(*near, *(it.peer(number) for number in range(2, 30))), fx.Dial)
+    assert len(dials) == 10
+    assert "here" in {dial.peer.zone for dial in dials}
+
+
+def test_peers_are_told_our_zone(racked: Lab) -> None:
+    _, effects = racked.accept(1)
+    (hello,) = racked.sent(effects, type(racked.handshake(1)))
+    assert hello.zone == "here"
