@@ -5,13 +5,15 @@ PYTHON ?= python3
 PY := .venv/bin/python
 RUNTIME := .venv/.runtime
 DEV := .venv/.dev
+FUZZ := .venv-fuzz/.fuzz
 ARGS ?=
 SEEDS ?= 1000
+RUNS ?= 1000000
 FULL ?=
 
 export PYTHON
 
-.PHONY: help devcluster test faults scale bench bench-multihost lint types format wheel clean
+.PHONY: help devcluster test faults fuzz scale bench bench-multihost lint types format wheel clean
 
 help:  ## list what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 17
@@ -27,6 +29,9 @@ faults: $(RUNTIME)  ## play SEEDS=1000 small swarms under random faults (ARGS="-
 
 scale: $(RUNTIME)  ## a table of simulated swarms, held to the last figures (FULL=1: at full size, for hours)
 	@$(PY) -m tests.bench.scale $(if $(FULL),--full) $(ARGS)
+
+fuzz: $(FUZZ)  ## feed RUNS=1000000 hostile inputs to the readers of what strangers send (ARGS="--only wire")
+	@.venv-fuzz/bin/python -m tests.fuzz.run $(RUNS) $(ARGS)
 
 bench: $(DEV)  ## measure: prints a table and writes bench.json
 	@$(PY) -m tests.bench.run $(ARGS)
@@ -49,8 +54,12 @@ format: $(DEV)  ## let ruff format everything
 wheel: $(DEV)  ## build a wheel into dist/
 	@$(PY) -m build --wheel
 
+$(FUZZ): setup.cfg pyproject.toml scripts/venv.sh
+	@scripts/venv.sh fuzz .venv-fuzz
+	@touch $@
+
 clean:  ## remove what was built, and the virtual environment; data in .devcluster stays
-	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-fuzz .fuzz build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(RUNTIME): setup.cfg pyproject.toml scripts/venv.sh
 	@scripts/venv.sh

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from krakentx.core.metainfo import DEFAULT_PIECE_LENGTHS
 from krakentx.sim import plot, report
 from krakentx.sim.faults import Faults
 from krakentx.sim.scenario import POLICIES, Scenario, run
+from krakentx.swarm.config import BandwidthConfig
 
 _BAR = 30
 _REDRAW_S = 0.5
@@ -59,6 +61,14 @@ def _number(least: int) -> Callable[[str], int]:
     return convert
 
 
+def _bits(text: str) -> int:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kMG]?)bit", text)
+    value = round(float(match[1]) * 1000 ** " kMG".index(match[2] or " ")) if match else 0
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text!r}: write bits per second like 200Mbit or 2.5Gbit")
+    return value
+
+
 def _share(text: str) -> float:
     try:
         value = float(text)
@@ -82,8 +92,8 @@ def add(verbs: Any) -> None:
         "sim",
         help="simulate a swarm with the agent's own Engine",
         description="Simulate a swarm: the agent's own Engine on every host, over modelled lines. The same options and "
-        "the same seed give the same output to the byte. Sizes and rates are powers of 1024, like 300MB; a plain "
-        "number is bytes.",
+        "the same seed give the same output to the byte. Sizes and --rate are powers of 1024, like 300MB; a plain "
+        "number is bytes. --egress and --ingress are bits, in powers of 1000.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     size, duration = _value(parse_size), _value(parse_duration)
@@ -94,6 +104,8 @@ def add(verbs: Any) -> None:
     option("--blobs", type=_number(1), default=2, help="blobs that every host downloads")
     option("--blob-size", type=size, default="300MB", help="size of each")
     option("--rate", type=size, default="300MB", help="bytes per second of every card, each way")
+    option("--egress", type=_bits, help="limit of every host, as egress_bits_per_sec: 200Mbit (default: its card)")
+    option("--ingress", type=_bits, help="the same of what it receives, as ingress_bits_per_sec")
     option("--piece-length", type=size, help="piece length (default: as an origin chooses it)")
     option("--racks", type=_number(0), default=0, help="racks among which hosts are spread; 0 = no uplinks")
     option("--uplink", type=_share, default="1", help="of a rack, as a share of the sum of its hosts' rates")
@@ -127,11 +139,17 @@ def scenario_of(args: argparse.Namespace) -> Scenario:
     if args.racks and not args.uplink:
         raise ConfigError("--uplink must be more than 0")
     piece_length = args.piece_length or DEFAULT_PIECE_LENGTHS.choose(args.blob_size)
-    window = args.window or args.arrival + args.blobs * args.blob_size / args.rate
+    card = 8 * args.rate
+    bandwidth = BandwidthConfig(
+        enable=bool(args.egress or args.ingress),
+        egress_bits_per_sec=args.egress or card,
+        ingress_bits_per_sec=args.ingress or card,
+    )
+    ideal_s = args.blobs * args.blob_size / min(args.rate, bandwidth.ingress_bytes_s or args.rate)
     faults = Faults(
         **{name: getattr(args, name) for name in _SHARES},
         tracker_down_s=args.tracker_outage or (0.0, 0.0),
-        window_s=window,
+        window_s=args.window or args.arrival + ideal_s,
         blackout_s=args.blackout_time,
         restart_s=args.restart_time,
     )
@@ -148,6 +166,7 @@ def scenario_of(args: argparse.Namespace) -> Scenario:
         latency_s=args.latency,
         arrival_s=args.arrival,
         seed=args.seed,
+        bandwidth=bandwidth,
         policy=args.policy,
         faults=faults,
     )

@@ -11,7 +11,8 @@ what the bandwidth gate grants, and then lets other connections have their turn.
 Receiving. The protocol reads frames as ever. When one announces payload it hands us a `Sink`; from then on reads go
 into one buffer of the process and from there, at once, through the running CRC-32 into the file. A read never asks for
 more than the payload still lacks, so the next frame is left in the socket for the protocol. The `pwrite` is made
-inline: into the page cache it takes less time than the way to a thread and back.
+inline: into the page cache it takes less time than the way to a thread and back. Under a limit a frame is read to its
+last byte and no further, or small pieces would come in with the frames and pass the gate unseen.
 
 Relied upon in Twisted, beyond its public names: `FileDescriptor.connected`, `disconnecting`, `_writeDisconnecting`,
 `_writeDisconnected`, `_closeWriteConnection`, and in `secure.py` `Port.transport`, `Connector._makeTransport`,
@@ -26,7 +27,7 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from twisted.internet import main, tcp
@@ -35,7 +36,7 @@ from twisted.python.failure import Failure
 
 from krakentx.core.errors import LocalProtocolError
 from krakentx.peer.counters import Counters
-from krakentx.peer.rates import Gate
+from krakentx.peer.rates import Gate, Lane
 from krakentx.peer.transfers import FileRun, Sink
 
 SEND_BUDGET = 1 << 20
@@ -44,6 +45,7 @@ COPY_CHUNK = 128 << 10
 MAX_FRAMES_BYTES = 1 << 20
 """A peer that lets this much of unread frames pile up does not read: it is dropped."""
 MAX_RUNS = 128
+FRAMES_PER_READ = 64
 
 _SCRATCH = memoryview(bytearray(RECEIVE_BUDGET))  # one per process: each read is consumed before the next
 _ENDED = (7, 8)  # CLOSE, CLOSE_WAIT of Linux' TCP_INFO
@@ -65,9 +67,10 @@ class BulkTransport(tcp.Connection):
         self._paused = False
         self._read_held = False
         self._write_held = False
-        self._egress: Gate | None = None
-        self._ingress: Gate | None = None
+        self._egress: Lane | None = None
+        self._ingress: Lane | None = None
         self.counters = Counters()
+        self.frame_left: Callable[[], int] = lambda: self.bufferSize  # bytes to the end of the frame that comes
         self.use_sendfile = sys.platform == "linux"
         self.sent_total = 0  # all bytes that the kernel took, to see a peer that does not read
         super().__init__(*args, **kwargs)
@@ -75,8 +78,16 @@ class BulkTransport(tcp.Connection):
     def account(self, counters: Counters, egress: Gate | None = None, ingress: Gate | None = None) -> None:
         """Count into `counters`, and obey the gates."""
         self.counters = counters
-        self._egress = egress
-        self._ingress = ingress
+        self._egress = None if egress is None else egress.lane(self._let_write)
+        self._ingress = None if ingress is None else ingress.lane(self._let_read)
+
+    def join(self, torrent: Hashable) -> None:
+        """Say whose pieces pass here: the gates let torrents take turns."""
+        for lane in self._lanes():
+            lane.join(torrent)
+
+    def _lanes(self) -> list[Lane]:
+        return [lane for lane in (self._egress, self._ingress) if lane is not None]
 
     # --- sending
 
@@ -222,7 +233,7 @@ class BulkTransport(tcp.Connection):
         """Twisted: the socket has bytes."""
         sink = self._sink
         if sink is None:
-            return super().doRead()
+            return self._read_frames() if self._ingress is not None and self._ingress.limited else super().doRead()
         budget = RECEIVE_BUDGET
         while True:
             granted = min(sink.remaining, budget)
@@ -255,6 +266,22 @@ class BulkTransport(tcp.Connection):
             # A short read has emptied the socket: asking again would only cost a system call.
             if budget <= 0 or count < granted:
                 return None
+
+    def _read_frames(self) -> Any:
+        """Not a byte further than the frame, for the next one may be payload, which has to pass the gate."""
+        for _ in range(FRAMES_PER_READ):
+            try:
+                data = self.socket.recv(self.frame_left())
+            except BlockingIOError:
+                return None
+            except OSError:
+                return main.CONNECTION_LOST
+            if not data:
+                return main.CONNECTION_DONE
+            self.protocol.dataReceived(data)
+            if self._sink is not None or self._paused or self._aborting or not self.connected:
+                return None
+        return None
 
     @property
     def read_held(self) -> bool:
@@ -296,7 +323,7 @@ class BulkTransport(tcp.Connection):
         assert self._ingress is not None
         self._read_held = True
         self.stopReading()  # type: ignore[no-untyped-call]
-        self._ingress.wait(self._let_read)
+        self._ingress.wait()
 
     def _let_read(self) -> None:
         self._read_held = False
@@ -306,7 +333,7 @@ class BulkTransport(tcp.Connection):
         assert self._egress is not None
         self._write_held = True
         self.stopWriting()  # type: ignore[no-untyped-call]
-        self._egress.wait(self._let_write)
+        self._egress.wait()
 
     def _let_write(self) -> None:
         self._write_held = False
@@ -347,9 +374,8 @@ class BulkTransport(tcp.Connection):
         super().connectionLost(reason)
 
     def _drop_files(self) -> None:
-        for gate, resume in ((self._egress, self._let_write), (self._ingress, self._let_read)):
-            if gate is not None:
-                gate.forget(resume)
+        for lane in self._lanes():
+            lane.forget()
         self._read_held = self._write_held = False
         runs, self._runs = self._runs, deque()
         sink, self._sink = self._sink, None

@@ -102,10 +102,7 @@ class Links:
         """Go on with other limits; a deadline that runs already is not moved."""
         self._config = config
         bandwidth = config.conn.bandwidth
-        if bandwidth.enable:
-            self._traffic.set_rates(bandwidth.egress_bits_per_sec / 8, bandwidth.ingress_bits_per_sec / 8)
-        else:
-            self._traffic.set_rates(None, None)
+        self._traffic.set_rates(bandwidth.egress_bytes_s, bandwidth.ingress_bytes_s)
 
     # --- for connections: IPeerOwner
 
@@ -136,6 +133,7 @@ class Links:
         """Let the Engine see the handshake of a connection that has its id."""
         assert peer.conn is not None
         self.conns[peer.conn] = peer
+        peer.transport.join(handshake.info_hash)
         self.feed(ev.HandshakeReceived(peer.conn, handshake))
 
     def tell(self, peer: PeerProtocol, level: object, text: str, **fields: object) -> None:

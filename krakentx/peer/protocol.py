@@ -127,6 +127,7 @@ class PeerProtocol(Protocol):
         self.addr = format_address(self.host, peer.port)
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(True)
+        self.transport.frame_left = self._frame_left
         self._heard_at = self._sent_at = self._clock.seconds()
         self._timer = self._clock.callLater(self._handshake_s, self._no_handshake)
         self._owner.connected(self)
@@ -159,6 +160,10 @@ class PeerProtocol(Protocol):
             self._owner.lost(self, self._reason)
 
     # --- reading
+
+    def _frame_left(self) -> int:
+        # Closing, we read on and drop; and a size that is out of bounds is refused when the length is here.
+        return min(self.session.frame_left, self.transport.bufferSize) or self.transport.bufferSize
 
     def _read_on(self) -> None:
         """Handle messages until there is none, or one must be decided, or others should have a turn."""

@@ -12,7 +12,7 @@ def audit(world: World) -> None:
 
     Nothing can happen in this world afterwards.
     """
-    hosts, clock = world.hosts.values(), world.clock
+    hosts, clock, bandwidth = world.hosts.values(), world.clock, world.config.conn.bandwidth
     for host in hosts:
         host.alive = False
     for host in hosts:
@@ -25,6 +25,8 @@ def audit(world: World) -> None:
     for other in (into, counted):
         assert abs(other - out) <= _FUZZ * max(out, 1.0), f"{out:.0f} bytes left, {other:.0f} came"
     for host in hosts:
-        for line in (host.up, host.down, *((host.rack.up, host.rack.down) if host.rack else ())):
-            most = line.capacity * clock.now
+        lines = (host.up, host.down, *((host.rack.up, host.rack.down) if host.rack else ()))
+        caps = (bandwidth.egress_bytes_s, bandwidth.ingress_bytes_s, None, None)
+        for line, cap in zip(lines, caps, strict=False):
+            most = min(line.capacity, cap or line.capacity) * clock.now
             assert line.carried <= most * (1 + _FUZZ), f"{line.name} carried {line.carried:.0f} of {most:.0f}"

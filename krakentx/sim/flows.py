@@ -153,13 +153,10 @@ class Flows:
 
 def _level(line: Line) -> float:
     """What a flow of this line may have that no other line holds back; inf when others hold back all of them."""
-    bounds = []
-    for others in line.flows.values():
-        bound = inf
-        for other in others:
-            if other.level < bound:
-                bound = other.level
-        bounds.append(bound)
+    bounds = [
+        others[0].level if len(others) == 1 else min([other.level for other in others])
+        for others in line.flows.values()
+    ]
     bounds.sort()
     rest, count = line.capacity, len(bounds)
     for bound in bounds:

@@ -40,7 +40,9 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "fault_counts": dict(sorted(outcome.faults.items())),
     }
     options = attrs.asdict(scenario)
-    faults = options.pop("faults")
+    faults, bandwidth = options.pop("faults"), options.pop("bandwidth")
+    for key in ("egress_bits_per_sec", "ingress_bits_per_sec"):
+        options[key] = bandwidth[key] if bandwidth["enable"] else None
     return values | options | {f"fault_{name}": value for name, value in faults.items()}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from random import Random
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, evolve, frozen
 
 from krakentx.core.digest import Digest
 from krakentx.core.metainfo import MetaInfo
@@ -17,7 +17,7 @@ from krakentx.sim.host import Host, MakeMind
 from krakentx.sim.pipe import Rack
 from krakentx.sim.reference import ReferenceMind
 from krakentx.sim.world import Network, World
-from krakentx.swarm.config import SwarmConfig
+from krakentx.swarm.config import BandwidthConfig, SwarmConfig
 from krakentx.swarm.engine import Engine
 
 POLICIES: dict[str, MakeMind] = {"ours": Engine, "reference": ReferenceMind}
@@ -35,6 +35,7 @@ class Scenario:
         uplink: of a rack, as a share of the sum of its hosts' rates.
         latency_s: there and back.
         arrival_s: hosts arrive by chance within so long, each at its own moment.
+        bandwidth: what the configuration of every host allows it, beside its card.
     """
 
     hosts: int
@@ -51,6 +52,7 @@ class Scenario:
     seed: int
     policy: str
     faults: Faults = Factory(Faults)
+    bandwidth: BandwidthConfig = Factory(BandwidthConfig)
 
     @property
     def total(self) -> int:
@@ -59,8 +61,13 @@ class Scenario:
 
     @property
     def ideal_s(self) -> float:
-        """How long a host takes whose card is full from its arrival on."""
-        return self.total / self.rate
+        """How long a host takes that receives all it may from its arrival on."""
+        return self.total / min(self.rate, self.bandwidth.ingress_bytes_s or self.rate)
+
+    @property
+    def slowest_s(self) -> float:
+        """How long a host takes that receives no more than one may send."""
+        return max(self.ideal_s, self.total / min(self.rate, self.bandwidth.egress_bytes_s or self.rate))
 
 
 @define
@@ -132,12 +139,15 @@ def run(
         record: takes a line for each effect.
         watch: told the virtual time and the share of all bytes that arrived, a few hundred times.
     """
+    config = config or SwarmConfig()
+    if scenario.bandwidth.enable:
+        config = evolve(config, conn=evolve(config.conn, bandwidth=scenario.bandwidth))
     network = Network(rate=scenario.rate, latency_s=scenario.latency_s / 2, trackers=scenario.trackers)
     world = World(
         scenario.seed,
         network=network,
         faults=scenario.faults,
-        config=config or SwarmConfig(),
+        config=config,
         make=POLICIES[scenario.policy],
         record=record,
     )
@@ -152,7 +162,7 @@ def run(
         world.clock.at(series.step_s, look)
 
     look()
-    world.clock.run(scenario.arrival_s + _LIMIT * scenario.ideal_s + _LIMIT_S, lambda: not world.unfinished)
+    world.clock.run(scenario.arrival_s + _LIMIT * scenario.slowest_s + _LIMIT_S, lambda: not world.unfinished)
     outcome = _outcome(scenario, world, agents, series)
     audit(world)
     return outcome

@@ -131,14 +131,15 @@ class World:
         zone = rack.name if rack else ""
         context = PeerContext(ip, _PORT, PeerID(self.rng.randbytes(20)), zone=zone, cluster=name, origin=origin)
         rate = rate or self.network.rate
+        caps = self.config.conn.bandwidth
         host = self.hosts[ip, _PORT] = Host(
             context=context,
             engine=self._mind(context, fallback),
             clock=self.clock,
             execute=self._do,
             told=None if self.listen is None else self._listened,
-            up=Line(f"{name} up", rate),
-            down=Line(f"{name} down", rate),
+            up=Line(f"{name} up", min(rate, caps.egress_bytes_s or rate)),
+            down=Line(f"{name} down", min(rate, caps.ingress_bytes_s or rate)),
             rack=rack,
         )
         draw, faults = self.rng.random, self.faults

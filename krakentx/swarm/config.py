@@ -10,6 +10,7 @@ from typing import Literal
 from attrs import Factory, frozen
 
 from krakentx.config.fields import duration, size
+from krakentx.core.errors import InvalidInput
 
 
 @frozen
@@ -53,6 +54,22 @@ class BandwidthConfig:
     enable: bool = False
     egress_bits_per_sec: int = 200 * 8 * 2**20
     ingress_bits_per_sec: int = 300 * 8 * 2**20
+
+    def __attrs_post_init__(self) -> None:
+        """Raises InvalidInput."""
+        for key in ("egress_bits_per_sec", "ingress_bits_per_sec"):
+            if self.enable and getattr(self, key) <= 0:
+                raise InvalidInput("bandwidth", f"{key} must be more than 0; for no limit at all: enable: false")
+
+    @property
+    def egress_bytes_s(self) -> float | None:
+        """Bytes per second; None = no limit."""
+        return self.egress_bits_per_sec / 8 if self.enable else None
+
+    @property
+    def ingress_bytes_s(self) -> float | None:
+        """Bytes per second; None = no limit."""
+        return self.ingress_bits_per_sec / 8 if self.enable else None
 
 
 @frozen

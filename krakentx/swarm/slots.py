@@ -76,7 +76,7 @@ class Blacklist:
     def shunned(self, torrent: InfoHash, peer: PeerID, now: float) -> bool:
         """Not to be dialled now."""
         entry = self._entries.get((torrent, peer))
-        return entry is not None and now < entry.until
+        return entry is not None and (now < entry.paused_until or now < entry.banned_until)
 
     def bans(self, now: float) -> list[tuple[PeerID, InfoHash, float]]:
         """Who is banned, for which torrent, for how many seconds more."""

@@ -7,6 +7,7 @@ import re
 from attrs import frozen
 
 from krakentx.core.errors import InvalidInput, RangeNotSatisfiable
+from krakentx.core.metainfo import MAX_LENGTH
 
 _ONE = re.compile(r"\s*bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASCII)
 _CHUNK = re.compile(r"\s*(?:bytes\s+)?(\d{1,19})-(\d{1,19})(?:/(?:\d{1,19}|\*))?\s*", re.ASCII)
@@ -53,6 +54,6 @@ def parse_chunk_range(header: str) -> Range:
         InvalidInput: (`upload`) anything else.
     """
     match = _CHUNK.fullmatch(header)
-    if not match or int(match[2]) < int(match[1]):
+    if not match or not int(match[1]) <= int(match[2]) < MAX_LENGTH:
         raise InvalidInput("upload", f"Content-Range {header[:80]!r} is not of the form first-last")
     return Range(int(match[1]), int(match[2]) + 1)

@@ -40,6 +40,19 @@ class Framer:
         return len(self._buffer) - self._at
 
     @property
+    def frame_left(self) -> int:
+        """Bytes that are still needed to see the next frame, or its length; 0 = none, or payload has to pass first."""
+        if self._payload_left:
+            return 0
+        missing = _PREFIX - self.buffered
+        if missing > 0:
+            return missing
+        return max(0, self._size() - self.buffered + _PREFIX)
+
+    def _size(self) -> int:
+        return int.from_bytes(self._buffer[self._at : self._at + _PREFIX], "big")
+
+    @property
     def payload_left(self) -> int:
         """Raw bytes that must still pass before the next frame; those in the buffer are counted too."""
         return self._payload_left
@@ -66,7 +79,7 @@ class Framer:
         if self._payload_left or self.buffered < _PREFIX:
             return None
         start = self._at + _PREFIX
-        size = int.from_bytes(self._buffer[self._at : start], "big")
+        size = self._size()
         if size > self._max_frame:
             raise RemoteProtocolError(f"frame of {size} bytes, at most {self._max_frame} allowed")
         end = start + size

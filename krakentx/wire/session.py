@@ -84,6 +84,11 @@ class Session:
         return self._framer.payload_left
 
     @property
+    def frame_left(self) -> int:
+        """Bytes that are still needed to see the next frame, or its length; 0 = none, or payload has to pass first."""
+        return self._framer.frame_left
+
+    @property
     def buffered(self) -> int:
         """Bytes that were fed and not yet taken: after `next_event` gave None, the beginning of a frame."""
         return self._framer.buffered

@@ -81,6 +81,7 @@ def test_the_picture_is_well_formed(tmp_path: Path, capsys: pytest.CaptureFixtur
         (("--rate", "much"), "size"),
         (("--arrival", "5"), "duration"),
         (("--stall", "2"), "from 0 to 1"),
+        (("--egress", "200"), "200Mbit"),
         (("--tracker-outage", "1s"), "two times"),
         (("--plot", "a.gif"), ".svg"),
         (("--blob-size", "0"), "more than 0"),
@@ -94,3 +95,15 @@ def test_wrong_options_are_told_in_a_line(
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert word in last
     assert "events in" not in last
+
+
+def test_limits_of_a_host_are_those_of_its_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    free = figures(tmp_path / "free.json")
+    held = figures(tmp_path / "held.json", "--egress", "300Mbit", "--ingress", "0.4Gbit")
+    capsys.readouterr()
+    assert (held["egress_bits_per_sec"], held["ingress_bits_per_sec"]) == (300_000_000, 400_000_000)
+    assert (free["egress_bits_per_sec"], free["ingress_bits_per_sec"]) == (None, None)
+    assert held["ideal_s"] == pytest.approx(40 * 2**20 * 8 / 400e6, abs=1e-4)
+    # 12 copies leave 14 hosts at 300 Mbit/s.
+    assert held["max_s"] > 40 * 2**20 * 8 / 300e6 * 12 / 14
+    assert held["max_s"] > 5 * free["max_s"]

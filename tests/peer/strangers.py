@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -156,6 +157,17 @@ class Crowd:
         self.open(encode(self.hello(digest=Digest.of(b"another"))))
         self.at_most(300)
 
+    def break_tls(self) -> None:
+        """Hellos that are half, whole, followed by rubbish or by nothing; records of rubbish; and no certificate."""
+        hello = tls_hello()
+        for number, said in enumerate((hello[:9], hello, hello + random.randbytes(300), b"\x16" + bytes(20_000))):
+            self.open(said, 1 + number)
+        sock = self.open(host=5)
+        sock.settimeout(_GIVE_UP_S)
+        self.sockets.remove(sock)
+        self.sockets.append(_trusting().wrap_socket(sock))
+        self.at_most(200)
+
     # ---- deeds: those who have
 
     def talk_rubbish(self) -> None:
@@ -234,6 +246,24 @@ def varint(number: int) -> bytes:
     return bytes([*out, number])
 
 
+def _trusting() -> ssl.SSLContext:
+    """Believes anybody and shows nothing."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def tls_hello() -> bytes:
+    """What a TLS client says first."""
+    out = ssl.MemoryBIO()
+    try:
+        _trusting().wrap_bio(ssl.MemoryBIO(), out).do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return out.read()
+
+
 def reset(sock: socket.socket) -> None:
     """Close with a reset."""
     try:
@@ -249,7 +279,7 @@ def _ended(sock: socket.socket) -> bool:
         while sock.recv(1 << 16):
             pass
         return True
-    except BlockingIOError:
+    except (BlockingIOError, ssl.SSLWantReadError):
         return False
     except OSError:
         return True

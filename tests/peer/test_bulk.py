@@ -446,7 +446,7 @@ async def test_frames_leave_while_a_run_waits_for_the_gate(pair, file):
     protocol, plain = await pair()
     fd, _ = file(MIB)
     gate = Gate(reactor, 1000.0)
-    gate.give_back(-(1 << 20))  # deep in debt: the run cannot begin for a long time
+    gate.lane(lambda: None).give_back(-(1 << 20))  # deep in debt: the run cannot begin for a long time
     protocol.transport.account(Counters(), egress=gate)
     protocol.transport.send_file(run_of(fd, 0, MIB, [], b"head"))
     await deferLater(reactor, 0.01)

@@ -17,6 +17,7 @@ from attrs import define, field
 from krakentx.core.digest import Digest
 from krakentx.core.metainfo import MetaInfo
 from tests.cluster import Agent, Cluster, Herd, request
+from tests.peer.authority import Authority
 from tests.peer.strangers import Crowd
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -52,6 +53,7 @@ DEEDS = {
     Crowd.stay_half: 1.5,
     Crowd.boast: 1.5,
     Crowd.ask_for_another: 1.0,
+    Crowd.break_tls: 1.5,
     Crowd.talk_rubbish: 0.5,
     Crowd.press_pieces: 2.0,
     Crowd.lie_of_length: 3.0,
@@ -152,7 +154,11 @@ def push(herd: Herd, data: bytes) -> None:
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("strangers")
     config = folder / "agent.yaml"
-    config.write_text(json.dumps(SETTINGS))
+    authority = Authority.make(folder, "ca")
+    own = authority.issue("agent").cert.path
+    identity = {"cert": {"path": str(own)}, "key": {"path": str(own.with_suffix(".key"))}}
+    tls = {"peers": "optional", "cas": [{"path": str(authority.path)}], "client": identity}
+    config.write_text(json.dumps({**SETTINGS, "tls": tls}))
     bandwidth = {"enable": True, "egress_bits_per_sec": LINE_BITS, "ingress_bits_per_sec": LINE_BITS}
     origin = {"metainfogen": {"piece_lengths": {0: PIECE}}, "scheduler": {"conn": {"bandwidth": bandwidth}}}
     herd = Herd.make(folder / "herd", {"origin": origin})

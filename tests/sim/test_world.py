@@ -10,7 +10,7 @@ from krakentx.sim.audit import audit
 from krakentx.sim.faults import Faults
 from krakentx.sim.host import Host
 from krakentx.sim.world import Network, World
-from krakentx.swarm.config import ConnStateConfig, SwarmConfig
+from krakentx.swarm.config import BandwidthConfig, ConnConfig, ConnStateConfig, SwarmConfig
 
 MIB = 1 << 20
 
@@ -150,6 +150,24 @@ def test_a_process_that_comes_back_keeps_its_pieces() -> None:
     assert finishes(world, 60.0)
     assert sum(again.received.values()) < 1.1 * meta.length
     audit(world)
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_the_audit_holds_the_limits_of_the_configuration(forgotten: bool) -> None:
+    limits = BandwidthConfig(enable=True, egress_bits_per_sec=80_000_000, ingress_bits_per_sec=160_000_000)
+    world = World(5, config=SwarmConfig(conn=ConnConfig(bandwidth=limits)))
+    meta = some_blob(16)
+    swarm(world, meta, 4, within_s=0.0)
+    assert {(host.up.capacity, host.down.capacity) for host in world.hosts.values()} == {(10e6, 20e6)}
+    if forgotten:
+        for host in world.hosts.values():
+            host.up.capacity = host.down.capacity = 100e6
+    assert finishes(world, 30.0)
+    if forgotten:
+        with pytest.raises(AssertionError, match="carried"):
+            audit(world)
+    else:
+        audit(world)
 
 
 def test_a_blob_comes_into_a_rack_about_twice() -> None:

@@ -60,3 +60,10 @@ def test_settings_that_steer_nothing_here_are_passed_over() -> None:
 def test_anything_else_is_refused_by_name(body: Any, word: str) -> None:
     with pytest.raises(InvalidInput, match=word):
         patched(BEFORE, body)
+
+
+def test_a_bandwidth_of_nothing_is_refused() -> None:
+    off = {"Conn": {"Bandwidth": {"EgressBitsPerSec": 0}}}
+    assert patched(BEFORE, off).conn.bandwidth.egress_bytes_s is None
+    with pytest.raises(InvalidInput, match="egress_bits_per_sec must be more than 0"):
+        patched(patched(BEFORE, off), {"Conn": {"Bandwidth": {"Enable": True}}})
