@@ -39,3 +39,7 @@ class SwarmCollector(Collector):
         yield GaugeMetricFamily(
             f"{self._prefix}_connections", "Connections to peers.", value=self._scheduler.connection_count
         )
+        bandwidth = self._scheduler.bandwidth
+        for way, limit in (("egress", bandwidth.egress_bytes_s), ("ingress", bandwidth.ingress_bytes_s)):
+            text = f"Limit of the {way} of piece bytes, in bytes per second; 0 without."
+            yield GaugeMetricFamily(f"{self._prefix}_{way}_limit_bytes", text, value=limit or 0)

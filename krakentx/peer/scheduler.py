@@ -26,7 +26,7 @@ from krakentx.peer.tlsconfig import PeerTls
 from krakentx.peer.torrents import Torrent
 from krakentx.peer.turns import IEngine
 from krakentx.storage.interfaces import IBlobReader, IBlobStore, IPartialStore
-from krakentx.swarm.config import SwarmConfig
+from krakentx.swarm.config import BandwidthConfig, SwarmConfig
 from krakentx.swarm.events import ConnID, ReaderID, TorrentRemoved
 from krakentx.wire.messages import Handshake
 from krakentx.wire.session import Role
@@ -243,6 +243,11 @@ class Scheduler(MultiService):
         self._engine.configure(config)
         self._executor.configure(config)
         self._factory.limit = config.conn.max_pending_handshakes
+
+    @property
+    def bandwidth(self) -> BandwidthConfig:
+        """The limits in use."""
+        return self._engine.config.conn.bandwidth
 
     @property
     def torrent_count(self) -> int:
