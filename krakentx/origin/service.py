@@ -11,7 +11,8 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
@@ -32,7 +33,9 @@ from krakentx.origin.ring import Ring
 from krakentx.origin.uploads import Uploads
 from krakentx.origin.writeback import KIND, WriteBack
 from krakentx.peer.address import announced_ip, make_peer_id
+from krakentx.peer.links import LINES_A_MINUTE
 from krakentx.peer.metrics import SwarmCollector
+from krakentx.peer.quiet import Quiet
 from krakentx.peer.scheduler import Scheduler
 from krakentx.peer.tlsconfig import load_tls
 from krakentx.queue.store import TaskStore
@@ -161,7 +164,7 @@ def build(
         fallback=None,
         port=config.peer_port,
         interface=config.interface,
-        absent=_Healer(refresher),
+        absent=Healer(refresher, reactor),
         tls=load_tls(config.tls),
     )
     origin = service.origin = Origin(
@@ -236,16 +239,18 @@ def _own_ip(explicit: str) -> str:
         return "127.0.0.1"
 
 
-class _Healer:
+class Healer:
     """A peer asks for a blob that this origin has lost: fetch it, so that the next try finds it.
 
     The tracker remembers metainfo for some minutes, so agents come here without anybody having asked for it over HTTP.
+    Strangers can ask for anything: how many fetches there are is the refresher's to bound, and lines of the log ours.
     """
 
     log = Logger()
 
-    def __init__(self, refresher: Refresher) -> None:
+    def __init__(self, refresher: Refresher, clock: IReactorTime) -> None:
         self._refresher = refresher
+        self._quiet = Quiet(clock, LINES_A_MINUTE)
 
     def __call__(self, namespace: str, digest: Digest) -> None:
         Deferred.fromCoroutine(self._refresher.ensure(namespace, digest)).addErrback(self._failed, digest)
@@ -254,6 +259,8 @@ class _Healer:
         if failure.check(Pending, NotFound):
             return
         if failure.check(KrakenError):
-            self.log.warn("{digest} cannot be brought back: {error}", digest=str(digest), error=str(failure.value))
+            text = "{digest} cannot be brought back: {error}"
+            about = "blobs that peers ask for"
+            self._quiet.emit(about, self.log, LogLevel.warn, text, digest=str(digest), error=str(failure.value))
         else:
             self.log.failure("{digest} cannot be brought back", failure=failure, digest=str(digest))
