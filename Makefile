@@ -13,7 +13,7 @@ FULL ?=
 
 export PYTHON
 
-.PHONY: help devcluster test faults fuzz scale bench bench-multihost lint types format wheel clean
+.PHONY: help devcluster test faults fuzz scale reality bench bench-multihost lint types format wheel clean
 
 help:  ## list what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 17
@@ -32,6 +32,9 @@ scale: $(RUNTIME)  ## a table of simulated swarms, held to the last figures (FUL
 
 fuzz: $(FUZZ)  ## feed RUNS=1000000 hostile inputs to the readers of what strangers send (ARGS="--only wire")
 	@.venv-fuzz/bin/python -m tests.fuzz.run $(RUNS) $(ARGS)
+
+reality: $(DEV)  ## the simulator beside real agents on hosts of their own (as root): reality.json
+	@$(PY) -m tests.bench.reality $(ARGS)
 
 bench: $(DEV)  ## measure: prints a table and writes bench.json
 	@$(PY) -m tests.bench.run $(ARGS)

@@ -110,6 +110,7 @@ def add(verbs: Any) -> None:
     option("--racks", type=_number(0), default=0, help="racks among which hosts are spread; 0 = no uplinks")
     option("--uplink", type=_share, default="1", help="of a rack, as a share of the sum of its hosts' rates")
     option("--latency", type=duration, default="500us", help="there and back")
+    option("--hash-rate", type=size, default="0", help="bytes per second of sha256 at a host; 0 = no time at all")
     option("--arrival", type=duration, default="200ms", help="hosts arrive by chance within so long")
     option("--seed", type=_number(0), default=1, help="where all chance comes from")
     option("--policy", choices=sorted(POLICIES), default="ours", help="whose rules the hosts follow")
@@ -169,6 +170,7 @@ def scenario_of(args: argparse.Namespace) -> Scenario:
         bandwidth=bandwidth,
         policy=args.policy,
         faults=faults,
+        hash_rate=args.hash_rate,
     )
 
 

@@ -13,6 +13,7 @@ from krakentx.core.metainfo import MetaInfo
 from krakentx.core.peer import InfoHash, PeerContext
 from krakentx.sim.clock import Clock
 from krakentx.sim.faults import Parcel
+from krakentx.sim.hashing import PrefixHash
 from krakentx.sim.pipe import Endpoint
 from krakentx.swarm.config import SwarmConfig
 from krakentx.swarm.effects import Effect
@@ -47,6 +48,7 @@ class Host(Endpoint):
         execute: what does an effect, by its kind.
         told: hears of each event before the Engine does.
         blobs: what is on its disk: piece -> its bytes are right.
+        hash_rate: bytes per second of the sha256 of one blob; 0 = no time at all.
     """
 
     context: PeerContext
@@ -62,6 +64,8 @@ class Host(Endpoint):
     failed: dict[InfoHash, str] = Factory(dict)
     abandoned: set[ConnID] = Factory(set)  # dials that were closed before they were up
     writing: set[tuple[InfoHash, int]] = Factory(set)  # pieces under a writer: at most one each
+    hash_rate: float = 0.0
+    hashes: dict[InfoHash, PrefixHash] = Factory(dict)
     blocked: bool = False  # nobody reaches its peer port; HTTP works
     mute: bool = False
     liar: bool = False
@@ -123,7 +127,20 @@ class Host(Endpoint):
         kind = "origin" if isinstance(source, Host) and source.context.origin else "agent"
         self.received[kind] += parcel.size
         if parcel.good:
-            self.blobs[parcel.torrent][parcel.piece] = parcel.right
+            self.keep(parcel.torrent, parcel.piece, parcel.right)
+
+    def keep(self, torrent: InfoHash, piece: int, right: bool = True) -> None:
+        """A piece that passed its sum is on disk."""
+        pieces = self.blobs[torrent]
+        pieces[piece] = right
+        if self.hash_rate:
+            begun = self.hashes.setdefault(torrent, PrefixHash(self.hash_rate))
+            begun.extend(pieces, self.wanted[torrent], self.clock.now)
+
+    def hash_left_s(self, torrent: InfoHash) -> float:
+        """How long the sha256 of a blob that is there will take from now."""
+        begun = self.hashes.pop(torrent, None)
+        return begun.left_s(self.clock.now) if begun else 0.0
 
     def gave_up(self, torrent: InfoHash, piece: int) -> None:
         """A piece that was granted will not come."""

@@ -36,6 +36,7 @@ class Scenario:
         latency_s: there and back.
         arrival_s: hosts arrive by chance within so long, each at its own moment.
         bandwidth: what the configuration of every host allows it, beside its card.
+        hash_rate: bytes per second of the sha256 of one blob on a host, which runs while the blob arrives; 0 = no time.
     """
 
     hosts: int
@@ -53,6 +54,7 @@ class Scenario:
     policy: str
     faults: Faults = Factory(Faults)
     bandwidth: BandwidthConfig = Factory(BandwidthConfig)
+    hash_rate: int = 0
 
     @property
     def total(self) -> int:
@@ -142,7 +144,12 @@ def run(
     config = config or SwarmConfig()
     if scenario.bandwidth.enable:
         config = evolve(config, conn=evolve(config.conn, bandwidth=scenario.bandwidth))
-    network = Network(rate=scenario.rate, latency_s=scenario.latency_s / 2, trackers=scenario.trackers)
+    network = Network(
+        rate=scenario.rate,
+        latency_s=scenario.latency_s / 2,
+        trackers=scenario.trackers,
+        hash_rate=scenario.hash_rate,
+    )
     world = World(
         scenario.seed,
         network=network,

@@ -1,7 +1,7 @@
 """A world of hosts: real Engines over modelled lines, their trackers, one virtual clock, one seed.
 
 Modelled: cards, uplinks of racks, latency, dials, announces and their answers, pieces of metainfo, HTTP from origins,
-and faults. Not modelled: CPU, disk, hashing, slow start and loss of TCP, bandwidth of messages.
+and faults. Hashing, when asked for. Not modelled: other CPU, disk, slow start and loss of TCP, bandwidth of messages.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from krakentx.sim.tracker import Trackers
 from krakentx.swarm import effects as fx
 from krakentx.swarm import events as ev
 from krakentx.swarm.config import SwarmConfig
+from krakentx.swarm.connections import CANCEL
 from krakentx.swarm.engine import Engine
 from krakentx.swarm.events import Event, FetchProblem, Lost
-from krakentx.wire.messages import CHUNKS, Handshake, PieceRequest
+from krakentx.wire.messages import Handshake, PieceRequest
 
 _VERIFY_S = 0.001
 _HTTP_REFUSAL_S = 0.1
@@ -45,6 +46,7 @@ class Network:
     tracker_delay_s: float = 0.005  # mean; half as much to half as much again
     trackers: int = 1
     announce_interval_s: float = 3.0
+    hash_rate: float = 0.0  # of the sha256 of one blob; 0 = no time at all
 
 
 @define
@@ -140,6 +142,7 @@ class World:
             up=Line(f"{name} up", min(rate, caps.egress_bytes_s or rate)),
             down=Line(f"{name} down", min(rate, caps.ingress_bytes_s or rate)),
             rack=rack,
+            hash_rate=self.network.hash_rate,
         )
         draw, faults = self.rng.random, self.faults
         if origin:
@@ -229,6 +232,7 @@ class World:
         host.writing.clear()
         host.tick += 1  # nobody wakes the new Engine for the old one
         host.loaded.clear()
+        host.hashes.clear()
         if self.clock.now >= host.arrived_at:
             for meta in host.wanted.values():
                 host.add(meta, wanted=meta.info_hash not in host.finished_at)
@@ -252,7 +256,7 @@ class World:
         message = effect.message
         far = end.far
         if type(message) is Handshake:
-            end.chunks = CHUNKS in message.features
+            end.chunks = CANCEL in message.features
             end.send(ev.HandshakeReceived(far.conn, message))
         elif type(message) is PieceRequest and far.host.mute:  # type: ignore[attr-defined]  # every endpoint is a Host
             self.fault_counts["unanswered"] += 1
@@ -379,7 +383,7 @@ class World:
         if done:
             piece = pieces[done - 1]
             host.writing.discard((torrent, piece))
-            host.blobs[torrent][piece] = True
+            host.keep(torrent, piece)
             host.tell(ev.PieceFetched(torrent, piece))
         if torrent not in host.loaded:
             return
@@ -402,7 +406,8 @@ class World:
         if not good:
             self.fault_counts["corrupt_blob"] += 1
             host.blobs[torrent].clear()
-        self._later(host, _VERIFY_S, ev.BlobVerified(torrent) if good else ev.BlobCorrupt(torrent))
+        took_s = _VERIFY_S + host.hash_left_s(torrent)
+        self._later(host, took_s, ev.BlobVerified(torrent) if good else ev.BlobCorrupt(torrent))
 
     def _finished(self, host: Host, effect: fx.Finished) -> None:
         torrent = effect.torrent
