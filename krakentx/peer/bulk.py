@@ -3,14 +3,16 @@
 Why not `transport.write` and `dataReceived`: a piece of 4 MiB written as bytes costs eight times the CPU of `sendfile`
 (partial sends, joins, copies), and received in 64 KiB strings about twice that of large reads into one buffer.
 
-Sending. Frames of a few bytes and runs of a file leave in this order: a run that has begun comes first, for its bytes
-must not be torn apart; then all frames; then the next run. So a frame waits behind one run at most and never behind the
-whole queue, which keeps announcements and requests quick while pieces flow. Each writable moment moves about 1 MiB, or
-what the bandwidth gate grants, and then lets other connections have their turn.
+Sending. Frames of a few bytes and runs of a file leave in this order: a chunk that has begun comes first, for its bytes
+must not be torn apart; then all frames; then the next chunk. So a frame waits behind one chunk at most (a whole run,
+where the peer knows no chunks), which keeps announcements and requests quick while pieces flow; `bound_unsent` sees to
+it that no more than that waits in the kernel either. Each writable moment moves about 1 MiB, or what the bandwidth gate
+grants, and then lets other connections have their turn.
 
 Receiving. The protocol reads frames as ever. When one announces payload it hands us a `Sink`; from then on reads go
-into one buffer of the process and from there, at once, through the running CRC-32 into the file. A read never asks for
-more than the payload still lacks, so the next frame is left in the socket for the protocol. The `pwrite` is made
+into one buffer of the process and from there, at once, through the running sums into the file. A read never asks for
+more than the chunk still lacks and the frame of the next, so what comes behind it is left in the socket for the
+protocol; between chunks it reads little at a time, or payload would come the slow way of frames. The `pwrite` is made
 inline: into the page cache it takes less time than the way to a thread and back. Under a limit a frame is read to its
 last byte and no further, or small pieces would come in with the frames and pass the gate unseen.
 
@@ -47,7 +49,13 @@ MAX_FRAMES_BYTES = 1 << 20
 MAX_RUNS = 128
 FRAMES_PER_READ = 64
 
-_SCRATCH = memoryview(bytearray(RECEIVE_BUDGET))  # one per process: each read is consumed before the next
+_NEXT_FRAME = 13  # bytes of the frame of a chunk, as long as no piece has 2 MiB of it
+_FRAMES_READ = 64 << 10  # bytes at once
+_FRAMES_READ_BETWEEN = 256  # the same between chunks
+UNSENT = 128 << 10
+"""Bytes that the kernel takes and cannot send at once, where messages are to pass pieces (docs/decisions/0008)."""
+_TCP_NOTSENT_LOWAT = 25  # Linux; Python names it from 3.12 on
+_SCRATCH = memoryview(bytearray(RECEIVE_BUDGET + _NEXT_FRAME))  # one per process: each read is consumed before the next
 _ENDED = (7, 8)  # CLOSE, CLOSE_WAIT of Linux' TCP_INFO
 _NO_SENDFILE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -91,6 +99,11 @@ class BulkTransport(tcp.Connection):
 
     # --- sending
 
+    def bound_unsent(self) -> None:
+        """Let the kernel take few bytes that cannot leave at once: what we write waits behind them."""
+        if sys.platform == "linux":
+            self.socket.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT)
+
     @property
     def frames_waiting(self) -> int:
         """Bytes of frames that were written and have not left."""
@@ -102,7 +115,7 @@ class BulkTransport(tcp.Connection):
         return bool(self._frames or self._runs) and not self._write_held
 
     def write(self, data: bytes) -> None:
-        """Queue a frame, ahead of all runs that have not begun."""
+        """Queue a frame, ahead of all chunks that have not begun."""
         if not data or not self.connected or self._writeDisconnecting or self._writeDisconnected:
             return
         self._frames += data
@@ -135,13 +148,13 @@ class BulkTransport(tcp.Connection):
         budget = SEND_BUDGET
         try:
             while self._frames or self._runs:
-                if self._frames and not (self._runs and self._runs[0].begun):
+                if self._frames and not (self._runs and self._runs[0].torn):
                     self._sent(self.socket.send(self._frames))
                     continue
                 if self._write_held:
                     self.stopWriting()  # type: ignore[no-untyped-call]
                     return None
-                granted = min(budget, self._runs[0].remaining)
+                granted = min(budget, self._runs[0].due)
                 if granted and self._egress is not None:
                     granted = self._egress.grant(granted)
                     if not granted:
@@ -177,20 +190,20 @@ class BulkTransport(tcp.Connection):
         try:
             if run.header:
                 # MSG_MORE: the header shares a packet with the payload.
-                count = self.socket.send(run.header, socket.MSG_MORE if run.remaining else 0)
+                count = self.socket.send(run.header, socket.MSG_MORE if run.due else 0)
                 self.sent_total += count
                 run.header = run.header[count:]
+                run.torn = True
                 if not run.begun:
                     run.begun = True
                     run.on_begin()
                 # `on_begin` may have closed the connection, and with it dropped the run and its file.
                 if run.header or not self._runs or self._runs[0] is not run:
                     return 0
-            if run.remaining:
+            if run.due:
                 moved = self._move(run, granted)
-                run.offset += moved
-                run.remaining -= moved
                 self.sent_total += moved
+            run.moved(moved)
         finally:
             if self._egress is not None:
                 self._egress.give_back(granted - moved)
@@ -225,37 +238,40 @@ class BulkTransport(tcp.Connection):
 
     # --- receiving
 
-    def receive_file(self, sink: Sink) -> None:
-        """Let the next `sink.remaining` bytes of the socket go into the sink, then read frames again."""
+    def receive_file(self, sink: Sink | None) -> None:
+        """Let payload of the socket go into the sink, whenever some is due, until none remains; None = it has all."""
         self._sink = sink
 
     def doRead(self) -> Any:
         """Twisted: the socket has bytes."""
         sink = self._sink
-        if sink is None:
+        if sink is None or not sink.due:
             return self._read_frames() if self._ingress is not None and self._ingress.limited else super().doRead()
         budget = RECEIVE_BUDGET
         while True:
-            granted = min(sink.remaining, budget)
+            granted = min(sink.due, budget)
             if self._ingress is not None:
                 granted = self._ingress.grant(granted)
                 if not granted:
                     self._hold_reading()
                     return None
+            # The frame of the next chunk comes along: to ask for it alone would cost a system call and a turn.
+            behind = _NEXT_FRAME if granted == sink.due < sink.remaining else 0
             try:
-                count = self.socket.recv_into(_SCRATCH, granted)
+                count = self.socket.recv_into(_SCRATCH, granted + behind)
             except BlockingIOError:
                 count = -1
             except OSError:
                 return main.CONNECTION_LOST
+            passed = min(max(count, 0), granted)
             if self._ingress is not None:
-                self._ingress.give_back(granted - max(count, 0))
+                self._ingress.give_back(granted - passed)
             if count < 0:
                 return None
             if count == 0:
                 return main.CONNECTION_DONE
-            sink.take(_SCRATCH[:count])
-            budget -= count
+            sink.take(_SCRATCH[:passed])
+            budget -= passed
             sink.on_progress()
             if self._sink is not sink:
                 return None
@@ -263,8 +279,14 @@ class BulkTransport(tcp.Connection):
                 self._sink = None
                 sink.on_end(True)
                 return None
+            if not sink.due:
+                sink.on_chunk()
+                if count > passed:
+                    self.protocol.dataReceived(bytes(_SCRATCH[passed:count]))
+                if self._sink is not sink or self._paused:
+                    return None
             # A short read has emptied the socket: asking again would only cost a system call.
-            if budget <= 0 or count < granted:
+            if budget <= 0 or not sink.due or count < granted + behind:
                 return None
 
     def _read_frames(self) -> Any:
@@ -279,9 +301,15 @@ class BulkTransport(tcp.Connection):
             if not data:
                 return main.CONNECTION_DONE
             self.protocol.dataReceived(data)
-            if self._sink is not None or self._paused or self._aborting or not self.connected:
+            payload_is_due = self._sink is not None and self._sink.due
+            if payload_is_due or self._paused or self._aborting or not self.connected:
                 return None
         return None
+
+    @property
+    def bufferSize(self) -> int:  # type: ignore[override]  # an attribute there
+        """Twisted: how many bytes to read at once when frames are expected."""
+        return _FRAMES_READ if self._sink is None else _FRAMES_READ_BETWEEN
 
     @property
     def read_held(self) -> bool:
@@ -342,7 +370,7 @@ class BulkTransport(tcp.Connection):
 
     def startWriting(self) -> None:
         """Twisted: tell when the socket takes bytes. A run held by the gate must not make us spin meanwhile."""
-        frames_may_go = self._frames and not (self._runs and self._runs[0].begun)
+        frames_may_go = self._frames and not (self._runs and self._runs[0].torn)
         if not self._write_held or frames_may_go:
             super().startWriting()  # type: ignore[no-untyped-call]
 
@@ -354,8 +382,8 @@ class BulkTransport(tcp.Connection):
         What the peer still sends is read and dropped (closing with unread bytes would reset the connection and might
         destroy our last frames on their way), so the owner must abort when the peer does not close its half in time.
         """
-        if self._runs and self._runs[0].begun:
-            # A cut payload: whatever followed would be taken for its bytes.
+        if self._runs and self._runs[0].torn:
+            # A cut chunk: whatever followed would be taken for its bytes.
             self._frames.clear()
         self._drop_files()
         self.resumeProducing()

@@ -25,9 +25,9 @@ from krakentx.core.errors import LocalProtocolError, RemoteProtocolError
 from krakentx.core.peer import PeerID, format_address
 from krakentx.peer.bulk import BulkTransport
 from krakentx.peer.secure import TlsRefused
-from krakentx.peer.transfers import FileRun, Sink
+from krakentx.peer.transfers import CHUNK, FileRun, Sink
 from krakentx.swarm.events import ConnID, Event, Lost, MessageReceived, PayloadOffered, PieceProgress
-from krakentx.wire.messages import Handshake, Message, PiecePayload, Unknown
+from krakentx.wire.messages import Handshake, Message, PieceChunk, PiecePayload, Unknown
 from krakentx.wire.session import Role, Session
 
 LINGER_S = 2.0
@@ -109,7 +109,8 @@ class PeerProtocol(Protocol):
         self._reason: Lost | None = None  # why we are closing, once we are
         self._lost = False
         self._waiting = False  # the owner must decide before we read on
-        self._receiving = False  # the transport puts payload into a sink
+        self._sink: Sink | None = None  # of the piece that comes
+        self._passing = 0  # bytes of it that the transport now takes past the session
         self._reading = False  # we are in the loop over messages, now
         self._pace_s = RETRY_S  # how long we pause after a full turn
         self._full_at = -PATIENCE_S  # when the last one was
@@ -172,7 +173,7 @@ class PeerProtocol(Protocol):
         self._reading = True
         try:
             for _ in range(MESSAGES_PER_TURN):
-                if self._waiting or self._receiving or self._reason is not None or self._must_pause():
+                if self._waiting or self._passing or self._reason is not None or self._must_pause():
                     break
                 message = self.session.next_event()
                 if message is None:
@@ -219,12 +220,15 @@ class PeerProtocol(Protocol):
 
     def _go(self) -> None:
         """Read on, first what is here already, then from the socket."""
-        if self._reason is None and not self._waiting and not self._receiving:
+        if self._reason is None and not self._waiting and not self._passing:
             self._read_on()
         if self._reason is None and not self._waiting and self._resume is None:
             self.transport.resumeProducing()
 
     def _handle(self, message: Message) -> None:
+        if isinstance(message, PieceChunk):
+            self._take_chunk()
+            return
         self.log.debug("{addr} sent {message}", addr=self.addr, message=message)
         if isinstance(message, Handshake):
             self._waiting = True
@@ -257,6 +261,8 @@ class PeerProtocol(Protocol):
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = self._clock.callLater(CHECK_S, self._check)
+        if self.session.chunks:
+            self.transport.bound_unsent()
 
     def send(self, message: Message) -> None:
         """Write one message.
@@ -268,11 +274,14 @@ class PeerProtocol(Protocol):
         self.transport.write(self.session.send(message))
 
     def send_file(self, header: PiecePayload, run: FileRun) -> None:
-        """Queue a piece: its header, then the bytes of the file.
+        """Queue a piece: its header, then the bytes of the file; in chunks when the peer knows them.
 
         Raises:
             LocalProtocolError: it is not legal now, or too much is queued.
         """
+        if self.session.chunks and run.remaining > CHUNK:
+            run.cut(lambda size: self.session.send(PieceChunk(size)))
+            header = PiecePayload(header.index, header.offset, header.length, run.due)
         run.header = self.session.send(header)
         self.transport.send_file(run)
 
@@ -284,29 +293,41 @@ class PeerProtocol(Protocol):
         """
         if sink.remaining != self.session.payload_left:
             raise LocalProtocolError(f"{self.session.payload_left} bytes come, the sink takes {sink.remaining}")
-        prefix = memoryview(self.session.take_payload_prefix())
-        rest = sink.remaining - len(prefix)
         ended = sink.on_end
 
         def on_end(complete: bool) -> None:
-            self._receiving = False
-            if complete and rest:
-                self.session.payload_passed(rest)
+            self._sink = None
+            self._passed(complete)
             ended(complete)
             if complete and not self.closing:
                 self.go_on()
 
         sink.on_end = on_end
+        sink.on_chunk = self._passed
         sink.on_progress = self._progress
-        self.transport.charge(len(prefix))
-        if prefix:
-            sink.take(prefix)
-        if sink.remaining:
-            self._receiving = True
-            self.transport.receive_file(sink)
+        self._sink = sink
+        self.transport.receive_file(sink)
+        self._take_chunk()
+        if self._sink is sink:
             self.go_on()
-        else:
+
+    def _take_chunk(self) -> None:
+        """Let the bytes that were just announced go into the sink: those that are here, then the rest past us."""
+        sink = self._sink
+        assert sink is not None, "the session lets no chunk come without its piece"
+        prefix = memoryview(self.session.take_payload_prefix())
+        self.transport.charge(len(prefix))
+        sink.take(prefix)
+        self._passing = sink.due = self.session.chunk_left
+        if not sink.remaining:
+            self.transport.receive_file(None)
             sink.on_end(True)
+
+    def _passed(self, complete: bool = True) -> None:
+        """The rest of the chunk came, or will not come any more."""
+        passed, self._passing = self._passing, 0
+        if complete and passed:
+            self.session.payload_passed(passed)
 
     def skip(self) -> None:
         """Read the payload that was offered and drop it, then read on."""

@@ -139,12 +139,14 @@ class TlsSocket:
             BlockingIOError: nothing has come. OSError: it is gone; an `ssl.SSLError`: it broke the rules of TLS.
         """
         got, ended = 0, False
+        vain = False  # the last part had no byte for us: half a record, or new keys without end, which must not keep us
         while got < count and not ended:
             try:
                 more = cast(int, self._tls.read(count - got, buffer[got:count]))
             except ssl.SSLWantReadError:
-                if not self._fill():
+                if vain or not self._fill():
                     break
+                vain = True
             except ssl.SSLZeroReturnError:
                 ended = True
             except ssl.SSLError as error:
@@ -153,6 +155,7 @@ class TlsSocket:
             else:
                 got += more
                 ended = not more
+                vain = False
         self._push()
         if not got and not ended:
             raise _blocked()

@@ -26,10 +26,9 @@ from krakentx.sim.tracker import Trackers
 from krakentx.swarm import effects as fx
 from krakentx.swarm import events as ev
 from krakentx.swarm.config import SwarmConfig
-from krakentx.swarm.connections import CANCEL
 from krakentx.swarm.engine import Engine
 from krakentx.swarm.events import Event, FetchProblem, Lost
-from krakentx.wire.messages import Handshake, PieceRequest
+from krakentx.wire.messages import CHUNKS, Handshake, PieceRequest
 
 _VERIFY_S = 0.001
 _HTTP_REFUSAL_S = 0.1
@@ -256,7 +255,7 @@ class World:
         message = effect.message
         far = end.far
         if type(message) is Handshake:
-            end.chunks = CANCEL in message.features
+            end.chunks = CHUNKS in message.features
             end.send(ev.HandshakeReceived(far.conn, message))
         elif type(message) is PieceRequest and far.host.mute:  # type: ignore[attr-defined]  # every endpoint is a Host
             self.fault_counts["unanswered"] += 1

@@ -24,11 +24,9 @@ from krakentx.swarm.effects import Ban, Close, Dial, Send
 from krakentx.swarm.events import ConnID, Lost
 from krakentx.swarm.state import Conn, Desk, Link, Phase, Torrent
 from krakentx.swarm.uploads import Uploads
-from krakentx.wire.messages import Complete, Handshake
+from krakentx.wire.messages import CANCEL, CHUNKS, Complete, Handshake
 
-CANCEL = "cancel"
-"""Handshake feature: a peer that drops a queued upload when it gets CANCEL_PIECE."""
-FEATURES = frozenset({CANCEL})
+FEATURES = frozenset({CANCEL, CHUNKS})
 
 _FAR_PART = 5
 _DIAL_GRACE_S = 1.0  # the executor ends a dial; this is for one that forgets

@@ -25,6 +25,7 @@ from krakentx.wire.messages import (
     Complete,
     Handshake,
     Message,
+    PieceChunk,
     PieceError,
     PiecePayload,
     PieceRequest,
@@ -32,6 +33,7 @@ from krakentx.wire.messages import (
 )
 
 _BITFIELD, _REQUEST, _PAYLOAD, _ANNOUNCE, _CANCEL, _ERROR, _COMPLETE = range(7)
+_CONTINUE = 100
 
 # Name of the field: its number and kind; `*` marks a repeated one. Numbers from 100 on are ours, the reference skips
 # them. A map is on the wire what a repeated entry is, and as such we say in which order its entries go.
@@ -44,6 +46,7 @@ _SCHEMA = {
         "announce": (6, "Index"),
         "cancel": (7, "Index"),
         "error": (8, "Error"),
+        "next": (100, "Next"),
     },
     "Bitfield": {
         "info_hash": (2, "string"),
@@ -56,7 +59,8 @@ _SCHEMA = {
         "zone": (101, "string"),
     },
     "Neighbour": {"peer_id": (1, "string"), "bits": (2, "bytes")},
-    "Chunk": {"index": (2, "int32"), "offset": (3, "int32"), "length": (4, "int32")},
+    "Chunk": {"index": (2, "int32"), "offset": (3, "int32"), "length": (4, "int32"), "now": (100, "int32")},
+    "Next": {"length": (1, "int32")},
     "Index": {"index": (2, "int32")},
     "Error": {"text": (2, "string"), "index": (3, "int32"), "code": (4, "int32")},
 }
@@ -90,7 +94,7 @@ def _build() -> dict[str, Any]:
 # The classes are made at run time: their fields are out of a type checker's sight.
 _classes = _build()
 _Message, _Bitfield, _Neighbour = _classes["Message"], _classes["Bitfield"], _classes["Neighbour"]
-_Chunk, _Index, _Error = _classes["Chunk"], _classes["Index"], _classes["Error"]
+_Chunk, _Index, _Error, _Next = _classes["Chunk"], _classes["Index"], _classes["Error"], _classes["Next"]
 
 _NO_BITS = Bitfield(0).to_wire()
 
@@ -154,6 +158,11 @@ def _write_handshake(message: Handshake) -> Any:
     return whole
 
 
+def _write_payload(message: PiecePayload) -> Any:
+    body = _Chunk(index=message.index, offset=message.offset, length=message.length, now=message.chunk)
+    return _Message(type=_PAYLOAD, payload=body)
+
+
 def _write_complete(_message: Complete) -> Any:
     return _Message(type=_COMPLETE)
 
@@ -161,7 +170,8 @@ def _write_complete(_message: Complete) -> Any:
 _WRITERS: dict[type[Message], Callable[[Any], Any]] = {
     Handshake: _write_handshake,
     PieceRequest: lambda m: _Message(type=_REQUEST, request=_Chunk(index=m.index, offset=m.offset, length=m.length)),
-    PiecePayload: lambda m: _Message(type=_PAYLOAD, payload=_Chunk(index=m.index, offset=m.offset, length=m.length)),
+    PiecePayload: _write_payload,
+    PieceChunk: lambda m: _Message(type=_CONTINUE, next=_Next(length=m.length)),
     AnnouncePiece: lambda m: _Message(type=_ANNOUNCE, announce=_Index(index=m.index)),
     CancelPiece: lambda m: _Message(type=_CANCEL, cancel=_Index(index=m.index)),
     PieceError: lambda m: _Message(type=_ERROR, error=_Error(index=m.index, text=m.error)),
@@ -202,6 +212,11 @@ def _read_chunk(body: Any) -> tuple[int, int, int]:
     return _natural(body.index, "index"), _natural(body.offset, "offset"), _natural(body.length, "length")
 
 
+def _read_payload(raw: Any) -> Message:
+    body = _body(raw, "payload")
+    return PiecePayload(*_read_chunk(body), _natural(body.now, "chunk"))
+
+
 def _read_index(body: Any) -> int:
     return _natural(body.index, "index")
 
@@ -215,7 +230,8 @@ def _read_error(raw: Any) -> Message:
 _READERS: dict[int, Callable[[Any], Message]] = {
     _BITFIELD: _read_handshake,
     _REQUEST: lambda raw: PieceRequest(*_read_chunk(_body(raw, "request"))),
-    _PAYLOAD: lambda raw: PiecePayload(*_read_chunk(_body(raw, "payload"))),
+    _PAYLOAD: _read_payload,
+    _CONTINUE: lambda raw: PieceChunk(_natural(_body(raw, "next").length, "chunk")),
     _ANNOUNCE: lambda raw: AnnouncePiece(_read_index(_body(raw, "announce"))),
     _CANCEL: lambda raw: CancelPiece(_read_index(_body(raw, "cancel"))),
     _ERROR: _read_error,

@@ -11,6 +11,11 @@ from krakentx.core.digest import Digest
 from krakentx.core.peer import InfoHash, PeerID
 from krakentx.core.value import value
 
+CANCEL = "cancel"
+"""Feature: a peer that drops a queued upload when it gets CANCEL_PIECE."""
+CHUNKS = "chunks"
+"""Feature: a peer that takes messages between the chunks of a piece."""
+
 
 @value
 class Handshake:
@@ -42,10 +47,21 @@ class PieceRequest:
 
 @value
 class PiecePayload:
-    """Header of a piece; exactly `length` raw bytes follow it on the wire."""
+    """Header of a piece of `length` raw bytes.
+
+    They follow it on the wire all at once, or the first `chunk` of them when that is not 0.
+    """
 
     index: int
     offset: int
+    length: int
+    chunk: int = 0
+
+
+@value
+class PieceChunk:
+    """The next `length` raw bytes of the piece under way follow. Only to peers with the feature `chunks`."""
+
     length: int
 
 
@@ -83,4 +99,6 @@ class Unknown:
     type: int
 
 
-Message = Handshake | PieceRequest | PiecePayload | AnnouncePiece | CancelPiece | PieceError | Complete | Unknown
+Message = (
+    Handshake | PieceRequest | PiecePayload | PieceChunk | AnnouncePiece | CancelPiece | PieceError | Complete | Unknown
+)

@@ -17,9 +17,9 @@ from twisted.logger import LogLevel
 
 from krakentx.core.bitfield import Bitfield
 from krakentx.core.errors import Unavailable
-from krakentx.core.peer import PeerID
+from krakentx.core.peer import PeerID, PeerInfo
 from krakentx.peer.tlsconfig import load_tls
-from krakentx.swarm.config import BandwidthConfig, ConnConfig, SwarmConfig
+from krakentx.swarm.config import BandwidthConfig, ConnConfig, ConnStateConfig, SwarmConfig
 from krakentx.wire.codec import encode
 from krakentx.wire.messages import Handshake, PieceRequest
 from tests.peer.authority import DAY, Authority
@@ -239,6 +239,39 @@ async def test_what_the_holder_does_not_accept(seeded, tls, ca, member, blob, lo
     assert len(lines(logs, "it shows no certificate")) == 1
     assert len(lines(logs, "it does not speak TLS 1.3")) == 1
     assert origin.scheduler.counters.tls_refused == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_listener_that_never_shakes_hands_costs_one_dial_timeout(peer, tls, blob, tracker, logs):
+    blob = blob(MIB)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        info = PeerInfo(PeerID(bytes([99]) * 20), "127.0.0.1", mute.getsockname()[1], complete=True, tls=True)
+        tracker.metas[blob.digest] = blob.meta
+        tracker.peers[blob.meta.info_hash] = {info.peer_id: info}
+        quick = SwarmConfig(connstate=ConnStateConfig(dial_timeout_s=0.3))
+        agent = await peer(tls=tls("optional"), config=quick, stall_s=0.6)
+        began = reactor.seconds()
+        with pytest.raises(Unavailable):
+            await agent.read(blob)
+        assert agent.scheduler.counters.dial_failures >= 1
+        assert tracker.lost[0] == info.peer_id
+        assert reactor.seconds() - began < 3
+        assert any("no answer in time" in line for line in lines(logs, "dial of"))
+        await until(lambda: not agent.scheduler._executor.links.sockets)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stop_in_the_midst_of_shaking_hands_leaves_nothing(peer, tls, blob, tracker, logs):
+    blob = blob(MIB)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        info = PeerInfo(PeerID(bytes([99]) * 20), "127.0.0.1", mute.getsockname()[1], complete=True, tls=True)
+        tracker.metas[blob.digest] = blob.meta
+        tracker.peers[blob.meta.info_hash] = {info.peer_id: info}
+        agent = await peer(tls=tls("optional"))
+        await agent.scheduler.open("ns", blob.digest)
+        await until(lambda: agent.scheduler._executor.links.sockets)
+        await agent.scheduler.stopService()
+        assert not agent.scheduler._executor.links.sockets
 
 
 # ---- strangers
