@@ -19,7 +19,7 @@ from krakentx.config.fields import parse_duration, parse_size
 from krakentx.core.errors import ConfigError, InvalidInput
 from krakentx.core.metainfo import DEFAULT_PIECE_LENGTHS
 from krakentx.sim import plot, report
-from krakentx.sim.faults import Faults
+from krakentx.sim.faults import Faults, StrongSums
 from krakentx.sim.scenario import POLICIES, Scenario, run
 from krakentx.swarm.config import BandwidthConfig
 
@@ -35,7 +35,7 @@ _SHARES = {
     "mute": "hosts that never answer a request",
     "liar": "hosts that send wrong bytes",
     "lie": "pieces of a liar or forger that are wrong",
-    "forger": "hosts that send wrong bytes which fit the sum of the piece",
+    "forger": "hosts that send wrong bytes which fit the CRC-32 of the piece",
     "announce_loss": "announces that fail",
 }
 
@@ -114,6 +114,12 @@ def add(verbs: Any) -> None:
     option("--arrival", type=duration, default="200ms", help="hosts arrive by chance within so long")
     option("--seed", type=_number(0), default=1, help="where all chance comes from")
     option("--policy", choices=sorted(POLICIES), default="ours", help="whose rules the hosts follow")
+    option(
+        "--strong-sums",
+        choices=[each.value for each in StrongSums],
+        default=StrongSums.ALWAYS.value,
+        help="known to agents always; late, from an origin that is asked when a blob is corrupt; or never",
+    )
     option("--json", type=Path, metavar="FILE", help="write the figures there, - for standard output")
     option("--plot", type=Path, metavar="FILE", help="draw completion, throughput and origin egress, as SVG")
     option("--record", type=Path, metavar="FILE", help="write a line for every effect of every host")
@@ -169,6 +175,7 @@ def scenario_of(args: argparse.Namespace) -> Scenario:
         seed=args.seed,
         bandwidth=bandwidth,
         policy=args.policy,
+        strong_sums=StrongSums(args.strong_sums),
         faults=faults,
         hash_rate=args.hash_rate,
     )

@@ -62,13 +62,16 @@ class OriginCluster:
         """
         return await self._any_owner(digest, lambda origin: origin.stat(namespace, digest))
 
-    async def metainfo(self, namespace: str, digest: Digest) -> MetaInfo:
+    async def metainfo(self, namespace: str, digest: Digest, *, strong: bool = False) -> MetaInfo:
         """How the blob is cut into pieces.
+
+        Args:
+            strong: see `OriginClient.metainfo`.
 
         Raises:
             NotFound, Unavailable. Pending: an origin is fetching the blob from its backend: ask again.
         """
-        return await self._any_owner(digest, lambda origin: origin.metainfo(namespace, digest))
+        return await self._any_owner(digest, lambda origin: origin.metainfo(namespace, digest, strong=strong))
 
     async def _any_owner(self, digest: Digest, ask: Callable[[OriginClient], Awaitable[T]]) -> T:
         owners = await self.owners(digest)

@@ -82,8 +82,11 @@ class HttpFallback:
             raise NotFound("blob", digest)
         raise Unavailable("every fallback", "; ".join(reasons))
 
-    async def metainfo(self, namespace: str, digest: Digest) -> MetaInfo:
+    async def metainfo(self, namespace: str, digest: Digest, *, strong: bool = False) -> MetaInfo:
         """How the blob is cut into pieces, from whichever host is an origin.
+
+        Args:
+            strong: see `OriginClient.metainfo`.
 
         Raises:
             NotFound, Unavailable.
@@ -92,7 +95,7 @@ class HttpFallback:
         hosts = await self.pool.shuffled()
         for host in hosts:
             try:
-                return await self._metainfo(host, namespace, digest)
+                return await self._metainfo(host, namespace, digest, strong)
             except NotFound:
                 missing += 1
             except Unavailable as error:
@@ -102,12 +105,15 @@ class HttpFallback:
             raise NotFound("blob", digest)
         raise Unavailable("every fallback", "; ".join(reasons))
 
-    async def _metainfo(self, host: str, namespace: str, digest: Digest) -> MetaInfo:
+    async def _metainfo(self, host: str, namespace: str, digest: Digest, strong: bool) -> MetaInfo:
         if await self._kind(host) == "registry":
             raise Unavailable(host, "is a registry, which has no metainfo")
         origin = OriginClient(self.http, host)
         return await poll(
-            lambda: origin.metainfo(namespace, digest), clock=self.clock, host=host, limit_s=_PENDING_LIMIT_S
+            lambda: origin.metainfo(namespace, digest, strong=strong),
+            clock=self.clock,
+            host=host,
+            limit_s=_PENDING_LIMIT_S,
         )
 
     async def _kind(self, host: str) -> Kind:

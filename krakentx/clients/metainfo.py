@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from krakentx.clients.fallback import HttpFallback
 from krakentx.clients.tracker import TrackerClient
 from krakentx.core.digest import Digest
-from krakentx.core.errors import NotFound
+from krakentx.core.errors import NotFound, Unavailable
 from krakentx.core.metainfo import MetaInfo
 
 
@@ -72,3 +72,18 @@ class MetaInfoSources:
         errors: list[BaseException] = [failure.value for _, failure in outcome]
         absent = [error for error in errors if isinstance(error, NotFound)]
         raise (absent or errors)[0]
+
+    async def strong_sums(self, namespace: str, digest: Digest) -> MetaInfo:
+        """Metainfo with strong sums, which an origin makes now if it has none yet.
+
+        Raises:
+            Unavailable: nobody that was asked knows of such sums, as nobody does among the reference's.
+        """
+        for source in (self.trackers, self.fallback) if self.fallback.pool else (self.trackers,):
+            try:
+                meta = await source.metainfo(namespace, digest, strong=True)
+            except (NotFound, Unavailable):
+                continue
+            if meta.strong_sums:
+                return meta
+        raise Unavailable("every tracker and origin", "knows no strong sums")

@@ -89,13 +89,17 @@ class OriginClient:
             raise Unavailable(self.host, "told no size")
         return response.length
 
-    async def metainfo(self, namespace: str, digest: Digest) -> MetaInfo:
+    async def metainfo(self, namespace: str, digest: Digest, *, strong: bool = False) -> MetaInfo:
         """How the blob is cut into pieces.
+
+        Args:
+            strong: an origin of ours makes strong sums now if it has none of this blob.
 
         Raises:
             NotFound: the backend does not have it. Pending: it is being fetched from there.
         """
         path = f"/internal/namespace/{escape(namespace)}/blobs/{digest}/metainfo"
+        path += "?strong_sums=true" if strong else ""
         response = await self._request("GET", path, ok=(200, 202, 404), timeout_s=self.timeouts.stat_s)
         return read_metainfo(self.host, digest, response.status, response.body)
 

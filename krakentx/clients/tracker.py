@@ -159,15 +159,19 @@ class TrackerClient:
 
         return await first_answer("tracker", await self.trackers.owners(digest), ask, self.trackers.health)
 
-    async def metainfo(self, namespace: str, digest: Digest) -> MetaInfo:
+    async def metainfo(self, namespace: str, digest: Digest, *, strong: bool = False) -> MetaInfo:
         """How the blob is cut into pieces.
 
         While an origin fetches the blob from its backend this waits, asking again.
+
+        Args:
+            strong: have an origin make strong sums now if the tracker and it have none of this blob.
 
         Raises:
             NotFound: no backend has the blob. Unavailable: no tracker, or no origin behind it, could tell.
         """
         path = f"/namespace/{quote(namespace, safe='')}/blobs/{digest}/metainfo"
+        path += "?strong_sums=true" if strong else ""
 
         async def once(host: str) -> MetaInfo:
             response = await self.http.request(

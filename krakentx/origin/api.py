@@ -72,7 +72,8 @@ def _reading(app: Klein, origin: Origin, context: Callable[[], PeerContext]) -> 
 
     @app.route(_INTERNAL_BLOB + "/metainfo", methods=["GET"])
     async def metainfo(request: Request, namespace: str, digest: str) -> bytes:
-        meta = await origin.metainfo(path_value("namespace", namespace), path_digest(digest))
+        strong = query_bool(request, "strong_sums")
+        meta = await origin.metainfo(path_value("namespace", namespace), path_digest(digest), strong=strong)
         return reply(request, 200, meta.to_json(), "application/json")
 
     @app.route(_BLOB + "/prefetch", methods=["POST"])

@@ -10,7 +10,7 @@ from typing import Protocol
 from attrs import define, field
 
 from krakentx.core.digest import Digest
-from krakentx.core.errors import Conflict, InvalidInput, KrakenError, NotFound
+from krakentx.core.errors import Conflict, InvalidInput, KrakenError, NotFound, Pending
 from krakentx.core.metainfo import MAX_PIECES, MetaInfo, PieceLengths, SumBuilder
 from krakentx.origin.refresh import Refresher
 from krakentx.origin.replicas import Replicator
@@ -20,6 +20,8 @@ from krakentx.storage.files import BlobStore
 from krakentx.storage.hashing import CHUNK
 from krakentx.storage.interfaces import IBlobReader
 from krakentx.storage.threads import Shared, Threads
+
+_SUMMING_S = 5.0  # who asks for metainfo waits so long for sums that have to be made, and asks again
 
 
 class IWriteBack(Protocol):
@@ -174,23 +176,37 @@ class Origin:
         await self.refresher.ensure(namespace, digest)
         return self.store.open(digest)
 
-    async def metainfo(self, namespace: str, digest: Digest) -> MetaInfo:
-        """How the blob is cut. Raises: as `open`."""
+    async def metainfo(self, namespace: str, digest: Digest, *, strong: bool = False) -> MetaInfo:
+        """How the blob is cut.
+
+        Args:
+            strong: make strong sums if those on disk are of before there were any; the cut stays as it is.
+
+        Raises:
+            Pending: sums are being made. And as `open`.
+        """
         await self.refresher.ensure(namespace, digest)
-        return self.store.metainfo(digest) or await self._sum(digest)
+        meta = self.store.metainfo(digest)
+        if meta is None:
+            return await self._sum(digest, self.lengths)
+        if strong and meta.piece_count and not meta.strong_sums:
+            return await self._sum(digest, PieceLengths(((0, meta.piece_length),)))
+        return meta
 
     async def prefetch(self, namespace: str, digest: Digest) -> None:
         """Have it in the cache. Raises: as `open`."""
         await self.refresher.ensure(namespace, digest)
 
-    async def _sum(self, digest: Digest) -> MetaInfo:
-        """A blob without metainfo was put here by hand, or its side file was lost."""
+    async def _sum(self, digest: Digest, lengths: PieceLengths) -> MetaInfo:
+        """Of a blob that was put here by hand, whose side file was lost, or has no strong sums."""
         summing = self._summing.get(digest)
         if summing is None:
-            summing = Shared(self._make_metainfo(digest, self.lengths))
+            summing = Shared(self._make_metainfo(digest, lengths))
             if not summing.done:
                 self._summing[digest] = summing
-        return await summing.wait()
+        waiting = summing.wait()
+        waiting.addTimeout(_SUMMING_S, self.threads.reactor, onTimeoutCancel=_still_summing)
+        return await waiting
 
     async def _make_metainfo(self, digest: Digest, lengths: PieceLengths) -> MetaInfo:
         try:
@@ -246,6 +262,10 @@ class Origin:
             else:
                 deleted.append(digest.hex)
         return deleted, problems
+
+
+def _still_summing(_result: object, _timeout: float) -> None:
+    raise Pending("the sums of the blob are being made")
 
 
 def _summed(fd: int, digest: Digest, lengths: PieceLengths) -> MetaInfo:

@@ -12,11 +12,11 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from krakentx.core.errors import Corrupt, KrakenError, Unavailable
+from krakentx.core.errors import KrakenError, Unavailable
 from krakentx.core.peer import InfoHash, PeerID
 from krakentx.peer.counters import Counters
 from krakentx.peer.fetch import StorageError, fetch_pieces
-from krakentx.peer.interfaces import IAnnouncer, IFallback
+from krakentx.peer.interfaces import IAnnouncer, IFallback, IMetaInfoSource
 from krakentx.peer.links import LINES_A_MINUTE, IDoor, Links
 from krakentx.peer.protocol import PeerProtocol
 from krakentx.peer.quiet import Quiet
@@ -24,6 +24,7 @@ from krakentx.peer.tasks import Tasks
 from krakentx.peer.tlsconfig import PeerTls
 from krakentx.peer.torrents import Torrent
 from krakentx.peer.turns import IEngine, Turns
+from krakentx.peer.verify import verify_blob
 from krakentx.swarm import effects as fx
 from krakentx.swarm import events as ev
 from krakentx.swarm.config import SwarmConfig
@@ -49,6 +50,7 @@ class Executor:
         engine: IEngine,
         config: SwarmConfig,
         announcer: IAnnouncer | None,
+        metainfo: IMetaInfoSource | None,
         fallback: IFallback | None,
         counters: Counters,
         greet: Callable[[PeerProtocol, Handshake], None],
@@ -60,6 +62,7 @@ class Executor:
         self._config = config
         self._counters = counters
         self._announcer = announcer
+        self._metainfo = metainfo
         self._fallback = fallback
         self._stopped = False
         self._told_announce: float | None = None
@@ -92,6 +95,7 @@ class Executor:
             fx.Ban: self._ban,
             fx.FetchFromOrigin: self._fetch,
             fx.VerifyBlob: self._verify,
+            fx.DropPieces: self._drop_pieces,
             fx.PieceReady: self._piece_ready,
             fx.Finished: self._finished,
             fx.Failed: self._failed,
@@ -240,26 +244,14 @@ class Executor:
             self.tasks.own(self._verified(torrent))
 
     async def _verified(self, torrent: Torrent) -> None:
-        assert torrent.partial is not None
-        torrent.verifying = True
-        torrent.hold()
-        try:
-            await torrent.partial.verify()
-            if torrent.closing:
-                return  # removed while it was hashed
-            torrent.set_verified(self._reactor.seconds())
-            await torrent.commit()
-        except Corrupt as error:
-            self.log.error("blob {digest} is corrupt: {error}", digest=str(torrent.digest), error=str(error))
-            torrent.corrupted(error)
-            self._about(torrent, ev.BlobCorrupt(torrent.info_hash))
-        except (OSError, KrakenError) as error:
-            self._about(torrent, ev.StorageFailed(torrent.info_hash, torrent.storage_trouble(error)))
-        else:
-            self._about(torrent, ev.BlobVerified(torrent.info_hash))
-        finally:
-            torrent.verifying = False
-            torrent.release()
+        event = await verify_blob(torrent, self._metainfo, self._reactor)
+        if event is not None:
+            self._about(torrent, event)
+
+    def _drop_pieces(self, effect: fx.DropPieces) -> None:
+        torrent = self.torrents.get(effect.torrent)
+        if torrent is not None:
+            torrent.drop_pieces(effect.pieces)
 
     def _piece_ready(self, effect: fx.PieceReady) -> None:
         torrent = self.torrents.get(effect.torrent)

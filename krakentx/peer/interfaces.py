@@ -32,6 +32,13 @@ class IMetaInfoSource(Protocol):
     async def metainfo(self, namespace: str, digest: Digest) -> MetaInfo:
         """Raises: NotFound (known to be absent), Unavailable."""
 
+    async def strong_sums(self, namespace: str, digest: Digest) -> MetaInfo:
+        """Metainfo with strong sums, which an origin makes now if it has none yet.
+
+        Raises:
+            Unavailable: nobody that was asked knows of such sums.
+        """
+
 
 class IFallback(Protocol):
     """HTTP sources of whole blobs, for single pieces when peers give nothing."""

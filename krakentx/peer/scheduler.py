@@ -111,6 +111,7 @@ class Scheduler(MultiService):
             engine=engine,
             config=config,
             announcer=announcer,
+            metainfo=metainfo,
             fallback=fallback,
             counters=self.counters,
             greet=self._greeted,

@@ -170,14 +170,29 @@ class Torrent:
         _fire(waiters)
 
     def corrupted(self, error: Corrupt) -> None:
-        """The whole does not hash to its name: nothing counts, and who has read some of it must stop.
+        """The whole does not hash to its name: who has read some of it must stop, and nobody reads until `drop_pieces`.
 
-        It may be fetched anew, so who only waits for the end goes on waiting.
+        What is wrong will come again, so who only waits for the end goes on waiting.
         """
         self._ready = bytearray(self.meta.piece_count)
         self.trouble = error
         self.lies.append(error)
         self._fail_readers(error)
+
+    def learn(self, meta: MetaInfo) -> None:
+        """Take over strong sums. Raises: Unavailable: they are of another torrent, or there are none."""
+        assert self.partial is not None
+        if meta.info_hash != self.info_hash or not meta.strong_sums:
+            raise Unavailable("the origin", "knows no strong sums of this torrent")
+        self.meta = self.partial.meta = meta
+
+    def drop_pieces(self, pieces: Bitfield) -> None:
+        """Some pieces are wrong: they will come again. The others may be read, also by who came meanwhile and waits."""
+        assert self.partial is not None
+        self.partial.forget(pieces)
+        for piece in self.have:
+            self._ready[piece] = 1
+            _fire(self._waiting.pop(piece, []))
 
     def failed(self, error: KrakenError) -> None:
         """The download has ended without the blob."""

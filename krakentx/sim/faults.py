@@ -34,6 +34,14 @@ class Faults:
     restart_s: float = 1.0
 
 
+class StrongSums(Enum):
+    """Who knows the strong sums of pieces."""
+
+    ALWAYS = "always"  # every agent, from the metainfo
+    LATE = "late"  # the origins: an agent whose blob turns out corrupt asks one of them
+    NEVER = "never"
+
+
 class Fate(Enum):
     """What becomes of a piece on its way."""
 
@@ -47,8 +55,9 @@ class Parcel:
     """One piece on its way. The model carries no bytes, only whether they are right.
 
     Args:
-        good: they match the sum of the piece.
+        good: they match the CRC-32 of the piece.
         right: they are those of the blob.
+        forged: by who sends them; one that passes on what it believes forges nothing.
     """
 
     torrent: InfoHash
@@ -56,4 +65,5 @@ class Parcel:
     size: int
     good: bool
     right: bool
+    forged: bool
     fate: Fate

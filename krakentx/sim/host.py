@@ -12,7 +12,7 @@ from krakentx.core.bitfield import Bitfield
 from krakentx.core.metainfo import MetaInfo
 from krakentx.core.peer import InfoHash, PeerContext
 from krakentx.sim.clock import Clock
-from krakentx.sim.faults import Parcel
+from krakentx.sim.faults import Fate, Faults, Parcel
 from krakentx.sim.hashing import PrefixHash
 from krakentx.sim.pipe import Endpoint
 from krakentx.swarm.config import SwarmConfig
@@ -49,6 +49,7 @@ class Host(Endpoint):
         told: hears of each event before the Engine does.
         blobs: what is on its disk: piece -> its bytes are right.
         hash_rate: bytes per second of the sha256 of one blob; 0 = no time at all.
+        strong: torrents of which it knows strong sums.
     """
 
     context: PeerContext
@@ -57,6 +58,7 @@ class Host(Endpoint):
     execute: Mapping[type[Effect], Callable[[Host, Any], None]]
     told: Callable[[Host, Event], None] | None = None
     blobs: dict[InfoHash, dict[int, bool]] = Factory(dict)
+    strong: set[InfoHash] = Factory(set)
     loaded: dict[InfoHash, MetaInfo] = Factory(dict)  # torrents that its Engine knows
     wanted: dict[InfoHash, MetaInfo] = Factory(dict)
     arrived_at: float = 0.0
@@ -115,19 +117,34 @@ class Host(Endpoint):
         self.loaded[torrent] = meta
         self.tell(TorrentAdded(meta, have, "namespace", wanted))
 
+    def pack(self, torrent: InfoHash, piece: int, faults: Faults, rng: Random) -> Parcel:
+        """What leaves when a piece is given to somebody."""
+        draw = rng.random
+        good = not (self.liar and draw() < faults.lie)
+        forged = good and self.forger and draw() < faults.lie
+        right = good and not forged and self.blobs[torrent].get(piece, False)
+        fate = Fate.ARRIVES
+        if faults.stall and draw() < faults.stall:
+            fate = Fate.STALLS
+        elif faults.reset and draw() < faults.reset:
+            fate = Fate.RESETS
+        return Parcel(torrent, piece, self.loaded[torrent].piece_size(piece), good, right, forged, fate)
+
     def write(self, torrent: InfoHash, piece: int) -> None:
         """Somebody begins to write a piece: a connection, or a fetch."""
         key = (torrent, piece)
         assert key not in self.writing, f"two writers of piece {piece}"
         self.writing.add(key)
 
-    def took(self, parcel: Parcel, source: Endpoint) -> None:
-        """A piece that was granted is on disk."""
+    def took(self, parcel: Parcel, source: Endpoint) -> bool:
+        """A piece that was granted is on disk. Returns whether it matches the sums that are known of it."""
         self.writing.discard((parcel.torrent, parcel.piece))
         kind = "origin" if isinstance(source, Host) and source.context.origin else "agent"
         self.received[kind] += parcel.size
-        if parcel.good:
+        good = parcel.right if parcel.torrent in self.strong else parcel.good
+        if good:
             self.keep(parcel.torrent, parcel.piece, parcel.right)
+        return good
 
     def keep(self, torrent: InfoHash, piece: int, right: bool = True) -> None:
         """A piece that passed its sum is on disk."""
@@ -141,6 +158,11 @@ class Host(Endpoint):
         """How long the sha256 of a blob that is there will take from now."""
         begun = self.hashes.pop(torrent, None)
         return begun.left_s(self.clock.now) if begun else 0.0
+
+    def wrong(self, torrent: InfoHash) -> Bitfield:
+        """The pieces on its disk that are not those of the blob."""
+        pieces = self.blobs[torrent]
+        return Bitfield.of(self.loaded[torrent].piece_count, (piece for piece, right in pieces.items() if not right))
 
     def gave_up(self, torrent: InfoHash, piece: int) -> None:
         """A piece that was granted will not come."""

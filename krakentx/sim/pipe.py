@@ -51,8 +51,8 @@ class Endpoint(ABC):
         """Something happened."""
 
     @abstractmethod
-    def took(self, parcel: Parcel, source: Endpoint) -> None:
-        """A piece that was granted is on disk."""
+    def took(self, parcel: Parcel, source: Endpoint) -> bool:
+        """A piece that was granted is on disk. Returns whether it matches the sums that are known of it."""
 
     @abstractmethod
     def gave_up(self, torrent: InfoHash, piece: int) -> None:
@@ -214,8 +214,8 @@ class End:
         if not taken:
             self.host.received["skipped"] += parcel.size
             return
-        self.host.took(parcel, self.far.host)
-        self.host.tell(ev.PieceArrived(self.conn, parcel.piece, parcel.good))
+        good = self.host.took(parcel, self.far.host)
+        self.host.tell(ev.PieceArrived(self.conn, parcel.piece, good))
 
     def lose(self, size: float) -> None:
         """Bytes came that are of no use."""

@@ -133,6 +133,7 @@ class ReferenceMind:
                 out.append(fx.Finished(torrent))
                 out.append(fx.Announce(torrent, True))
             case ev.BlobCorrupt(torrent=torrent):
+                out.append(fx.DropPieces(torrent, Bitfield.full(self._torrents[torrent].meta.piece_count)))
                 self._drop(self._torrents[torrent], now)
                 out.append(fx.Failed(torrent, "the blob does not hash to its name"))
             case ev.Tick():

@@ -43,6 +43,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
     faults, bandwidth = options.pop("faults"), options.pop("bandwidth")
     for key in ("egress_bits_per_sec", "ingress_bits_per_sec"):
         options[key] = bandwidth[key] if bandwidth["enable"] else None
+    options["strong_sums"] = scenario.strong_sums.value
     return values | options | {f"fault_{name}": value for name, value in faults.items()}
 
 

@@ -12,7 +12,7 @@ from attrs import Factory, define, evolve, frozen
 from krakentx.core.digest import Digest
 from krakentx.core.metainfo import MetaInfo
 from krakentx.sim.audit import audit
-from krakentx.sim.faults import Faults
+from krakentx.sim.faults import Faults, StrongSums
 from krakentx.sim.host import Host, MakeMind
 from krakentx.sim.pipe import Rack
 from krakentx.sim.reference import ReferenceMind
@@ -37,6 +37,7 @@ class Scenario:
         arrival_s: hosts arrive by chance within so long, each at its own moment.
         bandwidth: what the configuration of every host allows it, beside its card.
         hash_rate: bytes per second of the sha256 of one blob on a host, which runs while the blob arrives; 0 = no time.
+        strong_sums: of pieces, who knows them; hosts of the reference never do.
     """
 
     hosts: int
@@ -52,6 +53,7 @@ class Scenario:
     arrival_s: float
     seed: int
     policy: str
+    strong_sums: StrongSums = StrongSums.ALWAYS
     faults: Faults = Factory(Faults)
     bandwidth: BandwidthConfig = Factory(BandwidthConfig)
     hash_rate: int = 0
@@ -155,6 +157,7 @@ def run(
         network=network,
         faults=scenario.faults,
         config=config,
+        strong_sums=scenario.strong_sums if scenario.policy == "ours" else StrongSums.NEVER,
         make=POLICIES[scenario.policy],
         record=record,
     )

@@ -14,7 +14,7 @@ from attrs import Factory, define, field, frozen
 
 from krakentx.core.metainfo import MetaInfo
 from krakentx.sim.audit import audit
-from krakentx.sim.faults import Faults
+from krakentx.sim.faults import Faults, StrongSums
 from krakentx.sim.host import Host
 from krakentx.sim.scenario import some_blob
 from krakentx.sim.world import World
@@ -61,19 +61,18 @@ class Plan:
         http: agents try HTTP when the swarm gives nothing; with `faults.http_down` they try in vain.
         origin_dies: one of the two origins.
         racks: zones among which hosts are spread, all but a few; 0 for none.
+        strong_sums: who can tell which pieces are forged.
     """
 
     faults: Faults
     http: bool
     origin_dies: bool
     racks: int
+    strong_sums: StrongSums
 
     @classmethod
     def of(cls, seed: int) -> Plan:
-        """The plan of a seed.
-
-        Forged pieces fit their sum: without strong sums nobody can tell who forged.
-        """
+        """The plan of a seed."""
         rng = Random(f"faults {seed}")
 
         def sometimes(value: float) -> float:
@@ -94,7 +93,7 @@ class Plan:
             http_down=http and rng.random() < 0.6,
         )
         dies = rng.random() < 0.4
-        return cls(faults, http, dies, rng.choice(_RACKS))
+        return cls(faults, http, dies, rng.choice(_RACKS), rng.choice(list(StrongSums)))
 
 
 @define
@@ -115,7 +114,14 @@ class Trial:
     def __attrs_post_init__(self) -> None:
         self.plan = Plan.of(self.seed)
         log = self.log.append if self.trace else None
-        self.world = World(self.seed, faults=self.plan.faults, config=_CONFIG, record=log, listen=log)
+        self.world = World(
+            self.seed,
+            faults=self.plan.faults,
+            config=_CONFIG,
+            strong_sums=self.plan.strong_sums,
+            record=log,
+            listen=log,
+        )
 
     def run(self) -> list[str]:
         """Play it. Returns what is wrong; an empty list is the hoped-for result."""

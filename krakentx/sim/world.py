@@ -18,7 +18,7 @@ from krakentx.core.bitfield import Bitfield
 from krakentx.core.metainfo import MetaInfo
 from krakentx.core.peer import PeerContext, PeerID, PeerInfo
 from krakentx.sim.clock import Clock
-from krakentx.sim.faults import Fate, Faults, Parcel
+from krakentx.sim.faults import Faults, StrongSums
 from krakentx.sim.flows import Flows, Line
 from krakentx.sim.host import Host, MakeMind, Mind
 from krakentx.sim.pipe import Rack, Wire, connect
@@ -62,6 +62,7 @@ class World:
     network: Network = Factory(Network)
     faults: Faults = Factory(Faults)
     config: SwarmConfig = Factory(SwarmConfig)
+    strong_sums: StrongSums = StrongSums.ALWAYS
     make: MakeMind = Engine
     record: Callable[[str], None] | None = None
     listen: Callable[[str], None] | None = None
@@ -96,6 +97,7 @@ class World:
             fx.Announce: self._announce,
             fx.FetchFromOrigin: self._fetch,
             fx.VerifyBlob: self._verify,
+            fx.DropPieces: self._drop_pieces,
             fx.Finished: self._finished,
             fx.Failed: self._failed,
             fx.Forget: self._forget,
@@ -182,6 +184,8 @@ class World:
         host.arrived_at = self.clock.now + after_s
         for meta in metas:
             host.wanted[meta.info_hash] = meta
+            if self.strong_sums is StrongSums.ALWAYS:
+                host.strong.add(meta.info_hash)
             self.clock.at(after_s + metainfo_s, self._begin, host, meta)
         if host.honest:
             self.unfinished[host] = None
@@ -266,21 +270,13 @@ class World:
         end = host.ends.get(effect.conn)
         if end is None:
             return
-        torrent, piece = effect.torrent, effect.index
-        size = host.loaded[torrent].piece_size(piece)
-        draw, faults = self.rng.random, self.faults
-        good = not (host.liar and draw() < faults.lie)
-        self.fault_counts["lie"] += not good
-        right = good and host.blobs[torrent].get(piece, False) and not (host.forger and draw() < faults.lie)
-        fate = Fate.ARRIVES
-        if faults.stall and draw() < faults.stall:
-            fate = Fate.STALLS
-        elif faults.reset and draw() < faults.reset:
-            fate = Fate.RESETS
+        parcel = host.pack(effect.torrent, effect.index, self.faults, self.rng)
+        self.fault_counts["lie"] += not parcel.good
+        self.fault_counts["forged"] += parcel.forged
         origin = host.context.origin
-        self.sent["origin" if origin else "agent"] += size
-        self.on_bytes(size, origin)
-        end.send_piece(Parcel(torrent, piece, size, good, right, fate))
+        self.sent["origin" if origin else "agent"] += parcel.size
+        self.on_bytes(parcel.size, origin)
+        end.send_piece(parcel)
 
     def _receive(self, host: Host, effect: fx.ReceivePiece) -> None:
         end = host.ends.get(effect.conn)
@@ -401,12 +397,20 @@ class World:
 
     def _verify(self, host: Host, effect: fx.VerifyBlob) -> None:
         torrent = effect.torrent
-        good = all(host.blobs[torrent].values())
-        if not good:
-            self.fault_counts["corrupt_blob"] += 1
-            host.blobs[torrent].clear()
+        wrong = host.wrong(torrent)
         took_s = _VERIFY_S + host.hash_left_s(torrent)
-        self._later(host, took_s, ev.BlobVerified(torrent) if good else ev.BlobCorrupt(torrent))
+        if not wrong:
+            self._later(host, took_s, ev.BlobVerified(torrent))
+            return
+        self.fault_counts["corrupt_blob"] += 1
+        if self.strong_sums is StrongSums.LATE and not host.dark and any(origin.alive for origin in self.origins):
+            host.strong.add(torrent)
+        known = torrent in host.strong
+        self._later(host, took_s + self.tracker_delay(), ev.BlobCorrupt(torrent, wrong if known else None))
+
+    def _drop_pieces(self, host: Host, effect: fx.DropPieces) -> None:
+        for piece in effect.pieces:
+            host.blobs[effect.torrent].pop(piece, None)
 
     def _finished(self, host: Host, effect: fx.Finished) -> None:
         torrent = effect.torrent

@@ -146,18 +146,24 @@ class IPartialBlob(Protocol):
     def mark(self, piece: int) -> None:
         """Remember a piece whose sum matched. The status byte is written after the bytes."""
 
+    def forget(self, pieces: Bitfield) -> None:
+        """The inverse of `mark`, for pieces that are to be written again."""
+
+    async def misfits(self) -> Bitfield:
+        """Sum every piece in a thread, as it lies in the file: those that do not match, or are not here."""
+
     async def verify(self) -> None:
         """Hash the whole in a thread. Readers may have the last bytes when this returned, before `commit` is through.
 
         Raises:
-            Corrupt: it does not hash to its name; all pieces are forgotten.
+            Corrupt: it does not hash to its name; `forget` what is wrong.
         """
 
     async def commit(self) -> None:
         """Hash the whole in a thread, then move it into the cache with its metainfo.
 
         Raises:
-            Corrupt: it does not hash to its name; all pieces are forgotten.
+            Corrupt: it does not hash to its name; `forget` what is wrong.
             OutOfSpace: the disk is full.
         """
 

@@ -7,12 +7,12 @@ After a crash the status bytes tell which pieces are worth a look; what is belie
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
@@ -22,7 +22,7 @@ from krakentx.core.errors import Conflict, Corrupt, InvalidInput, OutOfSpace
 from krakentx.core.metainfo import MetaInfo
 from krakentx.storage import disk
 from krakentx.storage.files import BlobStore
-from krakentx.storage.hashing import CHUNK, PrefixHasher
+from krakentx.storage.hashing import CHUNK, SLICE, PrefixHasher
 from krakentx.storage.interfaces import BlobRecord
 from krakentx.storage.layout import DATA, META, STATUS, Shards
 from krakentx.storage.threads import Shared, Threads, shielded
@@ -93,7 +93,7 @@ class PartialBlob:
         """Hash the whole in a thread. Readers may have the last bytes when this returned, before `commit` is through.
 
         Raises:
-            Corrupt: it does not hash to its name; all pieces are forgotten.
+            Corrupt: it does not hash to its name; `forget` what is wrong.
             Conflict: pieces are missing, or it was closed meanwhile.
         """
         if not self.have.complete or self._closed:
@@ -107,7 +107,6 @@ class PartialBlob:
         if self._closed:
             raise Conflict(f"blob {self.meta.digest} was closed")
         if got != self.meta.digest:
-            self._forget_all()
             raise Corrupt(self.meta.digest, got)
 
     async def commit(self) -> None:
@@ -120,12 +119,38 @@ class PartialBlob:
         await self.verify()
         await self._store.take(self.meta)
 
-    def _forget_all(self) -> None:
-        os.ftruncate(self._status_fd, 0)
-        os.ftruncate(self._status_fd, self.meta.piece_count)
-        self.have = Bitfield(self.meta.piece_count)
+    async def misfits(self) -> Bitfield:
+        """Sum every piece in a thread, as it lies in the file: those that do not match, or are not here.
+
+        Raises:
+            Conflict: it was closed meanwhile.
+        """
+        if self._closed:
+            raise Conflict(f"blob {self.meta.digest} was closed")
+        # A descriptor of its own: neither `close` nor who cancels us waits for the threads.
+        wrong = await shielded(self._misfits(os.dup(self._data_fd)))
+        return Bitfield.of(self.meta.piece_count, wrong)
+
+    async def _misfits(self, fd: int) -> list[int]:
+        wrong = [piece for piece in range(self.meta.piece_count) if piece not in self.have]
+        step = max(1, SLICE // self.meta.piece_length)
+        here = list(self.have)
+        try:
+            for at in range(0, len(here), step):
+                wrong += await self._store.misfits(fd, self.meta, here[at : at + step])
+        finally:
+            os.close(fd)
+        return wrong
+
+    def forget(self, pieces: Bitfield) -> None:
+        """The inverse of `mark`, for pieces that are to be written again; nothing may be hashing the file."""
+        self.have = Bitfield(self.have.size, self.have.mask & ~pieces.mask)
+        if self._closed:
+            return
+        disk.write_at(self._status_fd, _status(self.have), 0)
         self._prefix = 0
         self._hasher = self._store.hasher(self._data_fd, self.meta.digest)
+        self._extend_prefix()
 
     def close(self) -> None:
         """Close the file. What is on disk stays and can be resumed. May be called twice."""
@@ -231,6 +256,10 @@ class PartialStore:
         """A new hasher for an open file."""
         return PrefixHasher(fd, digest.algorithm, self._threads)
 
+    def misfits(self, fd: int, meta: MetaInfo, pieces: Sequence[int]) -> Deferred[list[int]]:
+        """Those of some pieces that do not match their sums."""
+        return self._threads.run(lambda: [piece for piece in pieces if not piece_fits(fd, meta, piece)])
+
     async def take(self, meta: MetaInfo) -> None:
         """Move a verified blob into the cache, and remove its folder here."""
         await self._cache.commit(self._shards.folder(meta.digest) / DATA, meta.digest, meta)
@@ -277,9 +306,8 @@ class PartialStore:
                 count=len(claimed) - len(pieces),
                 digest=str(meta.digest),
             )
-        clean = bytearray(meta.piece_count)
-        for piece in pieces:
-            clean[piece] = _HAVE[0]
+        have = Bitfield.of(meta.piece_count, pieces)
+        clean = _status(have)
         if clean != status:
             os.ftruncate(status_fd, 0)
             disk.write_at(status_fd, clean, 0)
@@ -291,7 +319,15 @@ class PartialStore:
             raise OutOfSpace(self.root)
         if not (folder / META).exists():
             disk.replace(folder / META, meta.to_json(), self._shards.hidden(meta.digest), durable=False)
-        return _Opened(data_fd, status_fd, Bitfield.of(meta.piece_count, pieces))
+        return _Opened(data_fd, status_fd, have)
+
+
+def _status(have: Bitfield) -> bytes:
+    """A byte for each piece."""
+    status = bytearray(have.size)
+    for piece in have:
+        status[piece] = _HAVE[0]
+    return bytes(status)
 
 
 def piece_fits(fd: int, meta: MetaInfo, piece: int) -> bool:

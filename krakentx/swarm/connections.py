@@ -24,7 +24,7 @@ from krakentx.swarm.effects import Ban, Close, Dial, Send
 from krakentx.swarm.events import ConnID, Lost
 from krakentx.swarm.state import Conn, Desk, Link, Phase, Torrent
 from krakentx.swarm.uploads import Uploads
-from krakentx.wire.messages import CANCEL, CHUNKS, Complete, Handshake
+from krakentx.wire.messages import CANCEL, CHUNKS, Complete, Handshake, PieceError
 
 FEATURES = frozenset({CANCEL, CHUNKS})
 
@@ -213,12 +213,24 @@ class Connections:
         self._ban(conn.torrent, conn.peer.peer_id, reason, now, 1)
         self.close(conn, reason)
 
-    def suspect(self, torrent: Torrent, now: float) -> None:
-        """The whole was corrupt: ban whoever gave pieces of it, a lone giver longer than one among many."""
-        weight = 2 if len(torrent.givers) == 1 else 1
-        for key in torrent.givers:
-            self._ban(torrent, key, "gave pieces of a corrupt blob", now, weight)
-        torrent.givers.clear()
+    def suspect(self, torrent: Torrent, pieces: int, now: float) -> None:
+        """The whole was corrupt: part from whoever gave one of `pieces`, for longer from a lone giver.
+
+        Nor does anybody get them from us: one that is leaving just now may be written again under the reader.
+        """
+        givers = [key for key, gave in torrent.givers.items() if gave & pieces]
+        for key in givers:
+            del torrent.givers[key]
+            self._ban(torrent, key, "gave pieces of a corrupt blob", now, 2 if len(givers) == 1 else 1)
+            if conn := torrent.conns.get(key):
+                self.close(conn, "gave pieces of a corrupt blob")
+        for conn in list(torrent.conns.values()):
+            refused = self.uploads.retract(conn.id, pieces)
+            if refused is None:
+                self.close(conn, "is being given a corrupt piece")
+            else:
+                for piece in refused:
+                    self.desk.emit(Send(conn.id, PieceError(piece, "piece not complete")))
 
     def close_all(self, torrent: Torrent, reason: str) -> None:
         """End every connection of a torrent."""

@@ -20,7 +20,7 @@ _PATIENCE_MAX = 16.0
 _GIVE_UP = 4  # time-outs without a sign until a connection is closed
 _MOVE_TRIES = 4
 _UNSOLICITED_MAX = 3
-_CAREFUL_S = 15.0  # how long a corrupt blob is asked of origins only, when they give nothing
+_CAREFUL_S = 15.0  # how long suspect pieces are asked of origins only, when they give nothing
 
 
 @define
@@ -265,7 +265,9 @@ class Downloads:
             self.connections.ban(conn, f"piece {piece} is corrupt", now)
             return
         conn.useful_at = conn.gave_at = torrent.gain_at = now
-        if not conn.peer.origin:
+        if conn.peer.origin:
+            torrent.trusted |= 1 << piece
+        else:
             key = conn.peer.peer_id
             torrent.givers[key] = torrent.givers.get(key, 0) | 1 << piece
         torrent.bytes_from_peers += torrent.meta.piece_size(piece)
@@ -374,4 +376,5 @@ class Downloads:
         """A piece came by HTTP."""
         if torrent.phase is Phase.LEECHING and torrent.missing >> piece & 1:
             torrent.bytes_from_http += torrent.meta.piece_size(piece)
+            torrent.trusted |= 1 << piece
             self._gained(torrent, piece, "http", now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from krakentx.core.bitfield import Bitfield
 from krakentx.core.peer import InfoHash, PeerID, PeerInfo
 from krakentx.core.value import value
 from krakentx.swarm.events import ConnID
@@ -107,10 +108,18 @@ class FetchFromOrigin:
 class VerifyBlob:
     """Every piece is there: hash the whole, move it into the cache.
 
-    Answer with `BlobVerified`, `BlobCorrupt` (then nothing of it counts as verified any more) or `StorageFailed`.
+    Answer with `BlobVerified`, `BlobCorrupt` (`DropPieces` follows) or `StorageFailed`.
     """
 
     torrent: InfoHash
+
+
+@value
+class DropPieces:
+    """The blob was corrupt: these pieces count as missing again, on disk too; the others are believed."""
+
+    torrent: InfoHash
+    pieces: Bitfield
 
 
 @value
@@ -165,6 +174,7 @@ Effect = (
     | Ban
     | FetchFromOrigin
     | VerifyBlob
+    | DropPieces
     | PieceReady
     | Finished
     | Failed

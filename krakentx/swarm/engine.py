@@ -187,7 +187,7 @@ class Engine:
     def _blob_corrupt(self, event: ev.BlobCorrupt, now: float) -> None:
         torrent = self._desk.torrents.get(event.torrent)
         if torrent is not None and torrent.phase is Phase.VERIFYING:
-            self._torrents.corrupt(torrent, now)
+            self._torrents.corrupt(torrent, event.bad, now)
 
     # ---- tracker
 

@@ -224,9 +224,14 @@ class BlobVerified:
 
 @value
 class BlobCorrupt:
-    """`VerifyBlob`: every piece sum matched, yet the blob does not hash to its name. Nothing of it can be trusted."""
+    """`VerifyBlob`: every piece sum matched, yet the blob does not hash to its name.
+
+    Args:
+        bad: the pieces that do not match their strong sums; None when nobody knows those, or when all do match.
+    """
 
     torrent: InfoHash
+    bad: Bitfield | None = None
 
 
 @value

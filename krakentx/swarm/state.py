@@ -101,12 +101,13 @@ class Torrent:
     writing: int = 0  # pieces whose bytes are arriving over connections
     readers: dict[ReaderID, tuple[int, int]] = Factory(dict)
     givers: dict[PeerID, int] = Factory(dict)  # which agents gave which pieces, until the whole is verified
+    trusted: int = 0  # pieces that came from origins
     patience: float = 1.0  # factor on request timeouts, learnt from how long answers take
     agents_gave: float = 0.0  # share of the latest pieces that came from agents, 0..1
     head: int = 0  # mask of the piece that a reader waits for
     head_since: float = 0.0
     restarts: int = 0
-    careful: bool = False  # the blob was corrupt once: from origins only, by wire or HTTP, while they give
+    careful: bool = False  # forged by nobody knows whom: from origins only, by wire or HTTP, while they give
     bytes_from_peers: int = 0
     bytes_from_http: int = 0
     duplicates: int = 0

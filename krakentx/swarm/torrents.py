@@ -6,11 +6,12 @@ from math import inf
 
 from attrs import define
 
+from krakentx.core.bitfield import Bitfield
 from krakentx.swarm import events as ev
 from krakentx.swarm.announce import AnnounceTimer
 from krakentx.swarm.connections import Connections
 from krakentx.swarm.downloads import Downloads
-from krakentx.swarm.effects import Announce, Close, Failed, Finished, Forget
+from krakentx.swarm.effects import Announce, Close, DropPieces, Failed, Finished, Forget
 from krakentx.swarm.events import Lost
 from krakentx.swarm.fallback import Fallback
 from krakentx.swarm.locality import RackShare
@@ -80,22 +81,28 @@ class Torrents:
         torrent.announcer.at_once(now)
         self.look(torrent, now)
 
-    def corrupt(self, torrent: Torrent, now: float) -> None:
-        """Each piece fits its sum, the whole does not: somebody forged pieces. Begin again, with care.
+    def corrupt(self, torrent: Torrent, bad: Bitfield | None, now: float) -> None:
+        """Each piece fits its CRC-32, the whole does not fit: somebody forged pieces. Get those again.
 
-        A lone agent that gave is the liar; among several nobody knows, so each is under a suspicion that grows with
-        every time. Origins are named by the tracker and are believed, as the metainfo is.
+        With strong sums it is known which, and any other peer may give them. Without, a lone agent that gave is the
+        liar; among several nobody knows, so each is under a suspicion that grows with every time, and what did not come
+        from an origin comes from one now. Origins are named by the tracker and are believed, as the metainfo is; until
+        the second time.
         """
         desk = self.desk
         torrent.restarts += 1
+        torrent.careful = not bad
+        suspects = bad.mask if bad else torrent.full & ~torrent.trusted
+        if not suspects or (torrent.careful and torrent.restarts > 1):
+            suspects = torrent.full
+        desk.emit(DropPieces(torrent.info_hash, Bitfield(torrent.meta.piece_count, suspects)))
         if torrent.restarts > desk.config.max_restarts:
             self.end(torrent, "the blob does not hash to its name")
             return
-        self.connections.suspect(torrent, now)
-        self.connections.close_all(torrent, "begins again")
-        torrent.missing = torrent.full
+        self.connections.suspect(torrent, suspects, now)
+        torrent.missing = suspects
+        torrent.trusted &= ~suspects
         torrent.phase = Phase.LEECHING
-        torrent.careful = True
         torrent.piece_at = torrent.gain_at = torrent.near_at = now
         desk.free(torrent)
         self.look(torrent, now)

@@ -140,6 +140,16 @@ class Uploads:
             self._no_more(conn)
         return True
 
+    def retract(self, conn: ConnID, pieces: int) -> list[int] | None:
+        """Drop those of a mask that wait for a connection; returns them. None when one of the mask is leaving."""
+        leaving = self._leaving.get(conn)
+        if leaving is not None and pieces >> leaving[0] & 1:
+            return None
+        dropped = [piece for piece in self._waiting.get(conn, ()) if pieces >> piece & 1]
+        for piece in dropped:
+            self.cancel(conn, piece)
+        return dropped
+
     def drop(self, conn: ConnID) -> None:
         """The connection is gone."""
         if conn in self._waiting:

@@ -25,7 +25,7 @@ from krakentx.web.bodies import read_body
 from krakentx.web.errors import error_reply
 from krakentx.web.health import Check, add_health
 from krakentx.web.metrics import Metrics, add_metrics
-from krakentx.web.params import json_value, path_digest, path_value
+from krakentx.web.params import json_value, path_digest, path_value, query_bool
 from krakentx.web.replies import reply
 
 _log = Logger()
@@ -163,7 +163,8 @@ def tracker_resource(
     @app.route("/namespace/<path:namespace>/blobs/<digest>/metainfo", methods=["GET"])
     async def metainfo(request: Request, namespace: str, digest: str) -> bytes:
         name = path_digest(digest)
-        meta = await origins.metainfo(path_value("namespace", namespace), name)
+        strong = query_bool(request, "strong_sums")
+        meta = await origins.metainfo(path_value("namespace", namespace), name, strong=strong)
         # An agent asks once, at the beginning of a pull; its announces come every few seconds, and are not told.
         _log.info("told {addr} the metainfo of {digest}", addr=request.getClientAddress().host, digest=str(name))
         return reply(request, 200, meta.to_json(), "application/json")

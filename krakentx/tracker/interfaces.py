@@ -48,5 +48,5 @@ class IOrigins(Protocol):
     async def peers(self, digest: Digest) -> list[PeerInfo]:
         """The owners of a blob that can be reached; empty when none can."""
 
-    async def metainfo(self, namespace: str, digest: Digest) -> MetaInfo:
-        """Raises: NotFound, Pending, Unavailable."""
+    async def metainfo(self, namespace: str, digest: Digest, *, strong: bool = False) -> MetaInfo:
+        """With `strong`, an origin makes strong sums if it has none. Raises: NotFound, Pending, Unavailable."""

@@ -32,7 +32,7 @@ class Origins:
         self._contexts: Memo[str, PeerContext] = Memo(
             clock, ttl_s=config.origin_context_ttl_s, error_ttl_s=config.origin_unavailable_ttl_s
         )
-        self._metainfo: Memo[Digest, MetaInfo] = Memo(
+        self._metainfo: Memo[tuple[Digest, bool], MetaInfo] = Memo(
             clock,
             ttl_s=server.metainfo_ttl_s,
             limit=server.metainfo_cache_bytes,
@@ -56,9 +56,11 @@ class Origins:
             self.log.debug("origin {host} tells no peer context: {error}", host=host, error=str(error))
             return None
 
-    async def metainfo(self, namespace: str, digest: Digest) -> MetaInfo:
-        """Raises: NotFound, Pending, Unavailable."""
-        return await self._metainfo.get(digest, lambda: self._cluster.metainfo(namespace, digest))
+    async def metainfo(self, namespace: str, digest: Digest, *, strong: bool = False) -> MetaInfo:
+        """With `strong`, an origin makes strong sums if it has none. Raises: NotFound, Pending, Unavailable."""
+        return await self._metainfo.get(
+            (digest, strong), lambda: self._cluster.metainfo(namespace, digest, strong=strong)
+        )
 
     async def check(self) -> None:
         """Raises: Unavailable: no origin is ready."""

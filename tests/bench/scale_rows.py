@@ -49,7 +49,8 @@ def _common(base: str, racks: int) -> tuple[Row, ...]:
         *(Row(f"arrivals {span}", f"{base} --arrival {span}", _SPREAD) for span in ("1s", "10s", "60s")),
         Row("5 % die", f"{base} --host-death 0.05", _FAULTY),
         Row("2 % liars, caught by CRC", f"{base} --liar 0.02 {lies}", _FAULTY),
-        Row("2 % forgers, CRC only", f"{base} --forger 0.02 {lies}", _FAULTY),
+        Row("2 % forgers", f"{base} --forger 0.02 {lies}", _FAULTY),
+        Row("2 % forgers, CRC only", f"{base} --forger 0.02 {lies} --strong-sums late", _FAULTY),
         *(Row(f"latency {span}", f"{base} --latency {span}", _FAR) for span in ("2ms", "5ms")),
         Row(f"{racks} racks", f"{base} --racks {racks} --uplink 0.2", _RACKS),
     )

@@ -67,6 +67,21 @@ def test_dead_and_lying_hosts_are_not_counted(tmp_path: Path, capsys: pytest.Cap
     assert values["unfinished"] == 0
 
 
+def test_forgers_cost_little_when_strong_sums_are_known_or_asked_for(tmp_path: Path, capsys: Any) -> None:
+    """Known from the start they find a forged piece as it comes; asked for at the end, which ones must come again."""
+    liars = ("--forger", "0.2", "--lie", "0.3", "--seed", "3")
+    runs = {}
+    for sums in ("always", "late", "never"):
+        values = runs[sums] = figures(tmp_path / f"{sums}.json", *liars, "--strong-sums", sums)
+        assert (values["strong_sums"], values["unfinished"]) == (sums, 0)
+        assert values["fault_counts"]["forged"]
+    capsys.readouterr()
+    corrupt = {sums: values["fault_counts"].get("corrupt_blob", 0) for sums, values in runs.items()}
+    assert corrupt["always"] == 0 < min(corrupt["late"], corrupt["never"])
+    assert max(runs["always"]["origin_copies"], runs["late"]["origin_copies"]) < runs["never"]["origin_copies"]
+    assert max(runs["always"]["p50_x"], runs["late"]["p50_x"]) < runs["never"]["p50_x"]
+
+
 def test_the_picture_is_well_formed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "a.svg"
     assert call("--plot", str(picture)) == 0
@@ -82,6 +97,7 @@ def test_the_picture_is_well_formed(tmp_path: Path, capsys: pytest.CaptureFixtur
         (("--arrival", "5"), "duration"),
         (("--stall", "2"), "from 0 to 1"),
         (("--egress", "200"), "200Mbit"),
+        (("--strong-sums", "perhaps"), "late"),
         (("--tracker-outage", "1s"), "two times"),
         (("--plot", "a.gif"), ".svg"),
         (("--blob-size", "0"), "more than 0"),

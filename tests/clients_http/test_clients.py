@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from klein import Klein
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -53,6 +54,7 @@ class Server:
         self.hang = False
         self.status = 200
         self.ranges = True
+        self.strong: bool | None = True  # it has strong sums; None: it makes them for those who ask
         self.asked: list[str] = []
         self.announces: list[dict[str, Any]] = []
         self.app: Klein = new_app("plain")
@@ -87,7 +89,9 @@ class Server:
         if self.pending:
             self.pending -= 1
             return reply(request, 202)
-        return reply(request, self.status, meta().to_json() if self.status == 200 else b"")
+        asked = self.strong is None and request.args.get(b"strong_sums") == [b"true"]
+        known = meta() if self.strong or asked else evolve(meta(), strong_sums=b"")
+        return reply(request, self.status, known.to_json() if self.status == 200 else b"")
 
     async def announce(self, request: Any, info_hash: str) -> bytes:
         self.announces.append(json.loads(await read_body(request, 1 << 16)))
@@ -211,6 +215,24 @@ async def test_metainfo_comes_past_a_tracker_in_trouble(http, serve, how: str) -
     origin.status = 503
     with pytest.raises(Unavailable):
         await sources.metainfo("ns", DIGEST)
+
+
+@pytest.mark.parametrize("who", ["tracker", "origin", "nobody"])
+@pytest_twisted.ensureDeferred
+async def test_strong_sums_come_from_whoever_can_make_them(http, serve, who: str) -> None:
+    """Neither a tracker nor an origin of the reference can."""
+    tracker, origin = Server("tracker"), Server("origin")
+    tracker.strong = None if who == "tracker" else False
+    origin.strong = None if who == "origin" else False
+    client = TrackerClient(http, pool(await serve(tracker)), ME, reactor)
+    sources = MetaInfoSources(client, HttpFallback(http, pool(await serve(origin)), reactor), reactor)
+    assert not (await sources.metainfo("ns", DIGEST)).strong_sums
+    if who == "nobody":
+        with pytest.raises(Unavailable):
+            await sources.strong_sums("ns", DIGEST)
+    else:
+        assert await sources.strong_sums("ns", DIGEST) == meta()
+    assert origin.asked == ([] if who == "tracker" else ["metainfo"])
 
 
 @pytest_twisted.ensureDeferred

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
@@ -118,6 +119,24 @@ async def test_upload_download_stat_metainfo(origin: OriginService, testfs: Any,
     await eventually(written)
     again = await upload(fetch, base, data, digest)
     assert again.status == 409
+
+
+@pytest_twisted.ensureDeferred
+async def test_metainfo_of_before_strong_sums_gets_them_when_somebody_asks(origin: OriginService, fetch) -> None:
+    """Its cut stays, whatever the ring's `piece_lengths` say by now."""
+    base = url(origin)
+    data, digest = data_of(4)
+    assert (await upload(fetch, base, data, digest)).status == 200
+    sums = SumBuilder(PieceLengths(((0, 1000),)))
+    sums.update(data)
+    new = sums.finish(digest)
+    old = evolve(new, strong_sums=b"")
+    await origin.origin.store.set_metainfo(old)
+    path = f"{base}/internal/namespace/x/blobs/{digest}/metainfo"
+    assert (await fetch("GET", path)).body == old.to_json()
+    assert (await fetch("GET", path + "?strong_sums=true")).body == new.to_json()
+    assert (await fetch("GET", path)).body == new.to_json()
+    assert (await fetch("GET", path + "?strong_sums=perhaps")).status == 400
 
 
 @pytest_twisted.ensureDeferred

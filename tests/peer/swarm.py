@@ -55,6 +55,7 @@ class FakeTracker:
     lost: list[PeerID] = Factory(list)
     down: bool = False
     delay_s: float = 0.0
+    strong: dict[Digest, MetaInfo] = Factory(dict)  # what an origin knows beyond `metas`
 
     def seed(self, scheduler: Scheduler, blob: Blob) -> None:
         """Name an origin as a holder of a blob."""
@@ -71,6 +72,11 @@ class FakeTracker:
         if digest not in self.metas:
             raise NotFound("blob", digest)
         return self.metas[digest]
+
+    async def strong_sums(self, namespace: str, digest: Digest) -> MetaInfo:
+        if digest not in self.strong:
+            raise Unavailable("every tracker and origin", "knows no strong sums")
+        return self.strong[digest]
 
 
 @define(eq=False)

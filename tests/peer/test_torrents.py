@@ -32,6 +32,9 @@ class FakePartial:
     def mark(self, piece):
         self.have = self.have.with_(piece)
 
+    def forget(self, pieces):
+        self.have = Bitfield(self.have.size, self.have.mask & ~pieces.mask)
+
     def close(self):
         self.closed += 1
         os.close(self.fd)
@@ -161,6 +164,20 @@ def test_a_lie_ends_the_readers_of_that_time_and_no_others(torrent, reader, even
     assert waiting(later, 0, 1) == [1]
     later.close()
     assert not in_cache.called
+
+
+def test_who_comes_after_a_lie_waits_for_what_is_wrong_only(torrent, events, clock):
+    for piece in range(5):
+        torrent.piece_ready(piece, "peer", 1.0)
+    torrent.corrupted(Corrupt("a", "b"))
+    later = ArrivingBlob(torrent, 6, events.append, clock, stall_s=60.0)
+    right, wrong = waiting(later, 0, PIECE), waiting(later, PIECE, 2 * PIECE)
+    assert right == wrong == []
+    torrent.drop_pieces(Bitfield.of(5, [1]))
+    assert (right, wrong) == ([PIECE], [])
+    torrent.piece_ready(1, "peer", 2.0)
+    assert wrong == [2 * PIECE]
+    later.close()
 
 
 def test_failure_reaches_all_who_wait_and_all_who_come(torrent, reader):

@@ -43,7 +43,7 @@ def pair(*, chunks: tuple[bool, bool]) -> tuple[Clock, End, Listener]:
     near, far = (Listener(clock=clock, up=Line(f"{n} up", RATE), down=Line(f"{n} down", RATE)) for n in "ab")
     end = connect(Wire(clock, flows), near, ConnID(1), far, ConnID(1))
     end.chunks, end.far.chunks = chunks
-    end.send_piece(Parcel(InfoHash(bytes(20)), 0, 4 * MIB, True, True, Fate.ARRIVES))
+    end.send_piece(Parcel(InfoHash(bytes(20)), 0, 4 * MIB, True, True, False, Fate.ARRIVES))
     clock.run(0.1, lambda: False)
     return clock, end, far
 

@@ -155,16 +155,24 @@ async def test_another_cut_of_the_same_blob_begins_anew(partials, sample) -> Non
 
 
 @pytest_twisted.ensureDeferred
-async def test_wrong_bytes_are_forgotten_and_can_come_again(partials, store, sample) -> None:
-    """Pieces may match their sums and the whole still be wrong: CRC-32 is no proof against malice."""
+async def test_wrong_bytes_are_found_and_can_come_again(partials, store, sample) -> None:
+    """Pieces may match their CRC-32 and the whole still be wrong."""
     sample_ = sample(1000)
+    count = sample_.meta.piece_count
     partial = await partials.open(sample_.meta)
-    _fill(partial, bytes(1000), range(sample_.meta.piece_count))
+    _fill(partial, sample_.data[:64] + bytes(128) + sample_.data[192:], range(count))
     for attempt in (partial.commit, partial.verify):
-        with pytest.raises((Corrupt, Conflict)):
+        with pytest.raises(Corrupt):
             await attempt()
-    assert len(partial.have) == 0 and store.stat(sample_.digest) is None
-    _fill(partial, sample_.data, range(sample_.meta.piece_count))
+    wrong = await partial.misfits()
+    assert list(wrong) == [1, 2] and store.stat(sample_.digest) is None
+    partial.forget(wrong)
+    assert list(partial.have) == [0, *range(3, count)]
+    assert list(await partial.misfits()) == [1, 2]
+    hex_ = sample_.digest.hex
+    status = partials.root / hex_[:2] / hex_[2:4] / hex_ / "_status"
+    assert status.read_bytes() == bytes([1, 0, 0] + [1] * (count - 3))
+    _fill(partial, sample_.data, wrong)
     await partial.commit()
     partial.close()
     assert store.path(sample_.digest).read_bytes() == sample_.data
@@ -208,6 +216,18 @@ async def test_close_while_a_thread_hashes(partials, sample) -> None:
     resumed = await partials.open(sample_.meta)
     assert resumed.have.complete
     resumed.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_close_while_a_thread_looks_for_wrong_pieces(partials, sample) -> None:
+    sample_ = sample(3_000_000)
+    partial = await partials.open(sample_.meta)
+    _fill(partial, sample_.data, range(sample_.meta.piece_count))
+    looking = Deferred.fromCoroutine(partial.misfits())
+    partial.close()
+    assert not await looking
+    with pytest.raises(Conflict):
+        await partial.misfits()
 
 
 @pytest_twisted.ensureDeferred

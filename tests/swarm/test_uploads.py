@@ -73,6 +73,21 @@ def test_cancel_drops_what_waits_only() -> None:
     assert not uploads.busy(A)
 
 
+def test_pieces_that_turn_out_wrong_wait_no_more_and_one_that_leaves_is_told() -> None:
+    uploads = Uploads(UploadConfig(slots=1), Behind())
+    for piece in (1, 2, 3, 4):
+        uploads.add(A, piece)
+    uploads.add(B, 2)
+    assert uploads.start(0.0) == [(A, 1)]
+    assert uploads.retract(A, 0b1100) == [2, 3]
+    assert uploads.retract(B, 0b0100) == [2]
+    assert uploads.retract(C, 0b0100) == []
+    assert uploads.retract(A, 0b0010) is None
+    assert len(uploads) == 2
+    uploads.sent(A, 1, MIB, 0.01)
+    assert uploads.start(0.01) == [(A, 4)]
+
+
 def test_a_lost_connection_gives_its_slot_back() -> None:
     uploads = Uploads(UploadConfig(slots=1), Behind())
     uploads.add(A, 1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from klein import Klein
 from twisted.internet import reactor
 
@@ -23,6 +24,7 @@ from krakentx.web.replies import reply, reply_json
 from krakentx.web.service import HttpService
 
 META = MetaInfo(Digest.of(b"0123456789"), 10, 4, (2791742845, 1292674027, 155395596))
+STRONG = evolve(META, strong_sums=bytes(48))
 ORIGIN = PeerContext("10.0.0.9", 15001, PeerID.of_address("10.0.0.9", 15001), origin=True)
 
 
@@ -51,8 +53,10 @@ class FakeOrigin:
 
         @self.app.route("/internal/namespace/<path:ns>/blobs/<digest>/metainfo")
         def metainfo(request: Any, ns: str, digest: str) -> bytes:
-            self.asked.append(f"metainfo {ns}")
-            return reply(request, self.status, META.to_json() if self.status == 200 else b"")
+            strong = request.args.get(b"strong_sums") == [b"true"]
+            self.asked.append(f"{'strong ' if strong else ''}metainfo {ns}")
+            meta = STRONG if strong else META
+            return reply(request, self.status, meta.to_json() if self.status == 200 else b"")
 
 
 @pytest.fixture
@@ -178,6 +182,15 @@ async def test_metainfo_is_asked_once_and_kept(base: str, origin: FakeOrigin, fe
         answer = await fetch("GET", f"{base}/namespace/{ns}/blobs/{META.digest}/metainfo")
         assert (answer.status, answer.body) == (200, META.to_json())
     assert origin.asked.count("metainfo library/alpine") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_needs_strong_sums_is_not_given_what_was_kept_without(base: str, origin: FakeOrigin, fetch) -> None:
+    url = f"{base}/namespace/ns/blobs/{META.digest}/metainfo"
+    assert (await fetch("GET", url)).body == META.to_json()
+    for _ in range(2):
+        assert (await fetch("GET", url + "?strong_sums=true")).body == STRONG.to_json()
+    assert origin.asked.count("strong metainfo ns") == 1
 
 
 @pytest.mark.parametrize(("status", "told"), [(202, 202), (404, 404), (500, 503), (503, 503)])
