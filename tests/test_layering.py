@@ -289,7 +289,7 @@ def test_the_check_sees_a_choice(source: str) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "from krakentx.swarm.engine import Engine\nfrom krakentx.swarm.events import Tick\nengine.handle(Tick(), now)",
+        "from krakentx.swarm.engine import Engine\nfrom krakentx.swarm.events import Tick\nengine.handle(Tick(0), now)",
         "from krakentx.swarm.effects import Dial\nmatch effect:\n    case Dial(conn=conn, peer=peer):\n        pass",
         "from krakentx.swarm.effects import Dial\nassert isinstance(effect, Dial)",
         "from krakentx.wire.messages import PiecePayload\nself.write(PiecePayload(0, 0, 4))",

@@ -68,7 +68,7 @@ class Executor:
         self._told_announce: float | None = None
         self._fetching: dict[Torrent, set[Deferred[ev.FetchProblem | None]]] = {}
         self._quiet = Quiet(reactor, LINES_A_MINUTE)
-        self._turns = Turns(engine, reactor, self._execute, self._handled, self._broken)
+        self._turns = Turns(engine, reactor, self._execute, self._handled, self._broken, lambda: counters.sent_bytes)
         self.feed = self._turns.feed
         self.tasks = Tasks()
         self.links = Links(

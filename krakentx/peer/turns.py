@@ -35,6 +35,7 @@ class Turns:
         execute: carries out one effect.
         handled: all effects of an event were carried out.
         failed: the Engine or an effect raised: our bug, already logged; whatever the event was about must not linger.
+        sent: bytes of pieces that have left so far.
     """
 
     log = Logger()
@@ -46,12 +47,14 @@ class Turns:
         execute: Callable[[Effect], None],
         handled: Callable[[Event], None],
         failed: Callable[[Event], None],
+        sent: Callable[[], int],
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._execute = execute
         self._handled = handled
         self._failed = failed
+        self._sent = sent
         self._queue: deque[Event] = deque()
         self._running = False
         self._continue: IDelayedCall | None = None
@@ -103,7 +106,7 @@ class Turns:
         if left > 0:
             self._wake = self._clock.callLater(left, self._tick)
         else:
-            self.feed(Tick())
+            self.feed(Tick(self._sent()))
 
     def _next_turn(self) -> None:
         self._continue = None

@@ -85,6 +85,11 @@ class Flows:
         self._end(flow, passed)
         return passed
 
+    def passed(self, line: Line) -> float:
+        """Bytes that a line has carried until now."""
+        now = self.clock.now
+        return line.carried + sum([flow.moved(now) for flow in line.flows])
+
     def _end(self, flow: Flow, passed: float) -> None:
         flow.ends = flow.alarm = inf
         self._moved.pop(flow, None)

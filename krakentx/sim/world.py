@@ -300,7 +300,7 @@ class World:
 
     def _tick(self, host: Host, number: int) -> None:
         if number == host.tick:  # a later wish replaces an earlier one
-            host.tell(ev.Tick())
+            host.tell(ev.Tick(int(self.flows.passed(host.up))))
 
     # ---- dials
 

@@ -19,10 +19,10 @@ class ConnStateConfig:
 
     UNUSED = frozenset({"max_mutual_conn"})
 
-    max_open_conn: int = 20
+    max_open_conn: int = 32
     """Connections of one torrent, both directions together."""
     max_dialled_conn: int = 0
-    """How many of them an unfinished torrent may dial itself; 0 = half. The rest is kept for incoming ones."""
+    """How many of them an unfinished torrent dials at first; 0 = a quarter. The rest is kept for incoming ones."""
     max_total_conn: int = 2000
     """Connections of the whole process."""
     max_candidates: int = 200
@@ -40,9 +40,14 @@ class ConnStateConfig:
     """A connection that brought and took nothing for so long gives way to another when there is no room."""
 
     @property
+    def wanted_conn(self) -> int:
+        """Connections that an unfinished torrent should have after a moment, whoever dialled them."""
+        return min(2 * self.dialled_limit, self.max_open_conn)
+
+    @property
     def dialled_limit(self) -> int:
         """`max_dialled_conn` with its default filled in; at least one."""
-        return max(1, self.max_dialled_conn or self.max_open_conn // 2)
+        return max(1, self.max_dialled_conn or self.max_open_conn // 4)
 
 
 @frozen
@@ -121,12 +126,10 @@ class DispatchConfig:
 class UploadConfig:
     """`upload`: few pieces at a time, yet never idle."""
 
-    slots: int = 5
-    """Pieces that leave at once; more while that makes the sum of them faster."""
-    max_slots: int = 64
-    """Pieces that leave at once at the very most, stalled ones included."""
-    slot_patience_s: float = duration("1s", key="slot_patience")
-    """A piece that takes longer, and much longer than the others, no longer holds a slot."""
+    slots: int = 3
+    """Pieces that leave at once; more while the line has room for them."""
+    max_slots: int = 20
+    """Pieces that leave at once at the very most, those that stand still included."""
     max_queued: int = 64
     """Requests that one connection may have waiting here; more are refused."""
 

@@ -41,8 +41,12 @@ class Connections:
 
     # ---- opening
 
-    def fill(self, torrent: Torrent, now: float) -> None:
-        """Dial candidates while an unfinished torrent has slots for it."""
+    def fill(self, torrent: Torrent, now: float, more: int = 0) -> None:
+        """Dial candidates while an unfinished torrent has slots for it.
+
+        Args:
+            more: dial so many even beyond the usual share of the slots.
+        """
         desk = self.desk
         limits = desk.config.connstate
         if not desk.dials or torrent.phase is not Phase.LEECHING:
@@ -55,8 +59,9 @@ class Connections:
         def preferred(peer: PeerInfo) -> bool:
             return desk.far(peer.zone) == far_next
 
+        most = max(limits.dialled_limit, torrent.dialled + more)
         while (
-            torrent.dialled < limits.dialled_limit
+            torrent.dialled < most
             and len(torrent.conns) < limits.max_open_conn
             and len(desk.conns) < limits.max_total_conn
         ):

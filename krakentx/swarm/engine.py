@@ -63,7 +63,7 @@ class Engine:
         fallback: bool = True,
     ) -> None:
         self._desk = Desk(context, config, rng, dials, fallback)
-        self._uploads = Uploads(config.upload, rng)
+        self._uploads = Uploads(config, rng)
         self._connections = Connections(self._desk, self._uploads)
         self._downloads = Downloads(self._desk, self._connections)
         self._torrents = Torrents(self._desk, self._connections, self._downloads, self._uploads)
@@ -115,7 +115,7 @@ class Engine:
         for conn, piece in uploads.start(now):
             desk.emit(SendPiece(conn, desk.conns[conn].torrent.info_hash, piece))
         if uploads.waiting:
-            desk.alarms.no_later(uploads, now + uploads.patience_s)
+            desk.alarms.no_later(uploads, uploads.look_at)
 
     @property
     def config(self) -> SwarmConfig:
@@ -125,7 +125,7 @@ class Engine:
     def configure(self, config: SwarmConfig) -> None:
         """Use other settings from the next event on."""
         self._desk.config = config
-        self._uploads.configure(config.upload)
+        self._uploads.configure(config)
 
     def blacklist(self, now: float) -> list[tuple[PeerID, InfoHash, float]]:
         """Who is banned, for which torrent, for how many seconds more."""
@@ -287,7 +287,7 @@ class Engine:
             return
         torrent = conn.torrent
         conn.useful_at = conn.heard_at = torrent.used_at = now
-        self._uploads.sent(conn.id, event.index, torrent.meta.piece_size(event.index), now)
+        self._uploads.sent(conn.id, event.index, now)
         # A peer of the reference announces a piece to all but the one who gave it: so take it for arrived.
         self._downloads.assume(conn, event.index)
 
@@ -338,6 +338,7 @@ class Engine:
 
     def _tick(self, event: ev.Tick, now: float) -> None:
         self._told = inf
+        self._uploads.look(event.sent, now)
         alarms = self._desk.alarms
         due = []
         while (key := alarms.due(now)) is not None:

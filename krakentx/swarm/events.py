@@ -236,7 +236,13 @@ class BlobCorrupt:
 
 @value
 class Tick:
-    """The time asked for by `WakeAt` has come. A tick too many does no harm."""
+    """The time asked for by `WakeAt` has come. A tick too many does no harm.
+
+    Args:
+        sent: bytes of pieces that left over all connections since the process began.
+    """
+
+    sent: int
 
 
 Event = (

@@ -90,6 +90,7 @@ class Torrent:
     fallback: Fallback
     rarity: Rarity
     piece_at: float  # last new piece
+    wanted_at: float  # since when the rest of it is wanted
     gain_at: float  # last byte that a peer gave
     near_at: float  # last piece of a peer in our zone
     rack: RackShare

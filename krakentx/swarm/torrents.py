@@ -54,6 +54,7 @@ class Torrents:
                 fallback=Fallback(now),
                 rarity=Rarity(event.meta.piece_count),
                 piece_at=now,
+                wanted_at=now,
                 gain_at=now,
                 near_at=now,
                 rack=RackShare(event.meta.piece_count, desk.context.peer_id),
@@ -63,7 +64,7 @@ class Torrents:
             desk.emit(Finished(info_hash))
         if event.wanted and torrent.phase is Phase.HOLDING:
             torrent.phase = Phase.LEECHING
-            torrent.piece_at = torrent.gain_at = torrent.near_at = now
+            torrent.piece_at = torrent.gain_at = torrent.near_at = torrent.wanted_at = now
             if not torrent.missing:
                 self.downloads.verify(torrent)
             desk.free(torrent)
@@ -184,7 +185,9 @@ class Torrents:
             torrent.announcer.hurry(config.announce)
         if stalled:
             connections.rotate(torrent, now)
-        connections.fill(torrent, now)
+        # Whom few others dial would get less than they do: it dials more itself.
+        few = config.connstate.wanted_conn - len(torrent.conns) if now >= torrent.wanted_at + _LOOK_S else 0
+        connections.fill(torrent, now, few)
         if stalled or torrent.missing.bit_count() <= config.dispatch.endgame_threshold:
             self.downloads.refill_all(torrent, now)
         self.downloads.dare(torrent, now)

@@ -2,8 +2,8 @@
 
 Few at a time: with four receivers and one line, the first copy is out after a quarter of the time when they are served
 one after the other, and can be passed on meanwhile. Never idle: when the receivers at hand cannot take the full rate,
-more start beside them. The host's rate is not known, so it is found by trying: after every few pieces the sum of
-bytes per second is compared with what it was with fewer slots, and slots that added nothing are taken back.
+more start beside them, at once, and fewer when they can: while anything waits, the line is looked at every few
+milliseconds.
 """
 
 from __future__ import annotations
@@ -14,48 +14,73 @@ from random import Random
 
 from attrs import define
 
-from krakentx.swarm.config import UploadConfig
+from krakentx.swarm.config import SwarmConfig, UploadConfig
 from krakentx.swarm.events import ConnID
 
-_WINDOW = 6  # pieces per measurement, at least
-_GAIN = 1.25  # slots that add less are not worth having: with slow receivers, half as many again add half as much
-_REST = 10  # measurements between two attempts
+_ROOM = 0.95  # of what the line can carry: with less on it there is room for one more
+_LOOKS = 16  # at the line, in the time that a piece takes
+_LOOK_MIN_S, _LOOK_MAX_S = 0.005, 0.1
+_WINDOW = 4  # looks over which a best is taken: what sockets take at once is not what the line carries
+_PROBE = 4  # windows until one more is tried, however full the line seems
+_FADE_S = 10.0  # in which a best that was not reached again falls to a third
 
 
 @define
-class SlotCount:
-    """How many pieces should leave at once."""
+class Pace:
+    """How many pieces should leave at once: as few as fill the line.
 
-    now: int
-    _last_rate: float = 0.0
-    _step: int = 0  # slots added by the attempt under way
-    _rest: int = 0
-    _bytes: int = 0
-    _pieces: int = 0
-    _since: float = 0.0
+    What the line can carry is the limit that was set, or the best that it was seen to carry. Now and then one more
+    than that asks for is tried: if the line then carries more, it was not full. Pieces that stand still carry
+    nothing, so they keep nobody waiting.
 
-    def restart(self, now: float) -> None:
-        """The line stood idle for want of requests: what was measured so far says nothing."""
-        self._bytes = self._pieces = 0
-        self._since = now
+    Args:
+        allowed: pieces that may leave at once.
+        limit: of the host, in bytes per second; None = nobody knows.
+    """
 
-    def sent(self, size_bytes: int, now: float, config: UploadConfig) -> None:
-        """A piece left while others waited."""
-        self._bytes += size_bytes
-        self._pieces += 1
-        if self._pieces < max(_WINDOW, 2 * self.now) or now <= self._since:
+    allowed: int
+    limit: float | None = None
+    _best: float = 0.0
+    _windows: int = 0
+    _last: tuple[float, int] | None = None  # when we looked, and what had left by then
+    _mark: tuple[float, int] = (0.0, 0)  # the same, where the search for a best begins
+
+    def rest(self) -> None:
+        """Nothing waits: what leaves meanwhile says nothing of the line."""
+        self._last = None
+
+    def look(self, sent: int, active: int, now: float, every_s: float, config: UploadConfig) -> None:
+        """See what has left.
+
+        Args:
+            sent: bytes of pieces that left since the process began.
+            active: pieces that are leaving.
+            every_s: how long a look should take; nothing is concluded from a much shorter one.
+        """
+        if self._last is None:
+            self._last = self._mark = now, sent
             return
-        rate = self._bytes / (now - self._since)
-        self.restart(now)
-        if self._step and rate < self._last_rate * _GAIN:
-            self.now -= self._step
-            self._step, self._rest = 0, _REST
-        elif self._rest:
-            self._rest -= 1
+        since, before = self._last
+        if now - since < 0.9 * every_s:
+            return
+        self._last = now, sent
+        if (sent - before) / (now - since) < _ROOM * (self.limit or self._best):
+            change = 1
+        elif self.limit:
+            change = -1
+        elif now - self._mark[0] < _WINDOW * every_s:
+            return
         else:
-            self._step = min(max(1, self.now // 2), config.max_slots - self.now)
-            self.now += self._step
-        self._last_rate = rate
+            self._windows += 1
+            change = -1 if self._windows % _PROBE else 1
+        self._remember(sent, now, _WINDOW * every_s)
+        self.allowed = min(max(config.slots, active + change), config.max_slots)
+
+    def _remember(self, sent: int, now: float, least_s: float) -> None:
+        since, before = self._mark
+        if (took := now - since) >= least_s:
+            self._mark = now, sent
+            self._best = max((sent - before) / took, self._best * (1 - min(1.0, took / _FADE_S)))
 
 
 class Uploads:
@@ -65,19 +90,25 @@ class Uploads:
     be idle in part while the others wait.
     """
 
-    def __init__(self, config: UploadConfig, rng: Random) -> None:
-        self.config = config
+    def __init__(self, config: SwarmConfig, rng: Random) -> None:
         self.look_at = inf
-        """From when on `start` may find something: at once after a change, else when the oldest piece is stuck."""
+        """When `start` may find something to do: at once after a change, else when the line is to be looked at."""
         self._rng = rng
         self._waiting: dict[ConnID, deque[int]] = {}  # none of them empty
         # One piece per connection at a time: what stands behind another piece of the same socket would leave no
         # earlier, and could not be cancelled any more.
         self._leaving: dict[ConnID, tuple[int, float]] = {}  # piece, since when
-        self._oldest = inf  # none of them has been leaving since before
         self._turn: deque[ConnID] = deque()  # connections with something waiting and nothing leaving, each once
-        self._slots = SlotCount(config.slots)
         self._mean_s = 0.0  # how long a piece takes, lately
+        self._every_s = _LOOK_MIN_S  # while something waits, the line is looked at so often
+        self.pace = Pace(config.upload.slots)
+        self.configure(config)
+
+    def configure(self, config: SwarmConfig) -> None:
+        """Go on with other settings."""
+        self.config = config.upload
+        self.look_at = -inf
+        self.pace.limit = config.conn.bandwidth.egress_bytes_s
 
     def __len__(self) -> int:
         """Pieces waiting or leaving."""
@@ -93,16 +124,11 @@ class Uploads:
         """Something waits for a slot."""
         return bool(self._turn)
 
-    @property
-    def patience_s(self) -> float:
-        """A piece that takes longer is stuck. It leaves its slot to others; while something waits, look again."""
-        usual, slow = self.config.slot_patience_s, 4 * self._mean_s
-        return slow if slow > usual else usual
-
-    def configure(self, config: UploadConfig) -> None:
-        """Use other settings."""
-        self.config = config
-        self.look_at = -inf
+    def look(self, sent: int, now: float) -> None:
+        """Time has passed, and so many bytes of pieces have left since the process began."""
+        if self._turn:
+            self.pace.look(sent, len(self._leaving), now, self._every_s, self.config)
+            self.look_at = -inf
 
     def busy(self, conn: ConnID) -> bool:
         """Something waits or leaves for this connection."""
@@ -167,7 +193,7 @@ class Uploads:
         if self._leaving.get(conn, (None,))[0] == piece:
             self._leaving[conn] = (piece, now)
 
-    def sent(self, conn: ConnID, piece: int, size_bytes: int, now: float) -> None:
+    def sent(self, conn: ConnID, piece: int, now: float) -> None:
         """The last byte left."""
         leaving = self._leaving.get(conn)
         if leaving is None or leaving[0] != piece:
@@ -178,31 +204,23 @@ class Uploads:
             self._turn.append(conn)
         took = now - leaving[1]
         self._mean_s = took if not self._mean_s else 0.8 * self._mean_s + 0.2 * took
-        if self._turn:
-            self._slots.sent(size_bytes, now, self.config)
-        else:
-            self._slots.restart(now)
+        self._every_s = min(max(_LOOK_MIN_S, self._mean_s / _LOOKS), _LOOK_MAX_S)
 
     def start(self, now: float) -> list[tuple[ConnID, int]]:
         """Take what may leave now."""
         started: list[tuple[ConnID, int]] = []
         turn, leaving = self._turn, self._leaving
-        while turn and len(leaving) < self.config.max_slots and self._holding(now) < self._slots.now:
+        while turn and len(leaving) < self.pace.allowed:
             conn = turn.popleft()
             waiting = self._waiting[conn]
             piece = waiting.popleft()
             if not waiting:
                 del self._waiting[conn]
             leaving[conn] = (piece, now)
-            self._oldest = min(self._oldest, now)
             started.append((conn, piece))
-        self.look_at = self._oldest + self.patience_s if turn else inf
+        if turn:
+            self.look_at = now + self._every_s
+        else:
+            self.look_at = inf
+            self.pace.rest()
         return started
-
-    def _holding(self, now: float) -> int:
-        """Slots in use; when there is no free one, without the pieces that are stuck."""
-        since = now - self.patience_s
-        if len(self._leaving) < self._slots.now or self._oldest > since:
-            return len(self._leaving)
-        self._oldest = min([began for _, began in self._leaving.values()])
-        return sum(began > since for _, began in self._leaving.values())

@@ -23,7 +23,7 @@ class World:
         self.story = []
         self.answers = {}
         self.reactions = {}
-        self.turns = Turns(self, clock, self.execute, self.handled, self.failed)
+        self.turns = Turns(self, clock, self.execute, self.handled, self.failed, lambda: 0)
 
     def handle(self, event, now):
         self.story.append(event)
@@ -107,7 +107,7 @@ def test_a_tick_comes_when_it_was_wished(world, clock):
     clock.advance(4.9)
     assert world.story == []
     clock.advance(0.2)
-    assert world.story == [Tick(), ("handled", Tick())]
+    assert world.story == [Tick(0), ("handled", Tick(0))]
 
 
 def test_a_later_wish_replaces_an_earlier_one_and_the_other_way_round(world, clock):
@@ -117,9 +117,9 @@ def test_a_later_wish_replaces_an_earlier_one_and_the_other_way_round(world, clo
     assert world.story == []
     world.turns.wake_at(7.0)
     clock.advance(1.1)
-    assert world.story.count(Tick()) == 1
+    assert world.story.count(Tick(0)) == 1
     clock.advance(10)
-    assert world.story.count(Tick()) == 1
+    assert world.story.count(Tick(0)) == 1
 
 
 def test_after_the_stop_nothing_happens(world, clock):
@@ -140,7 +140,7 @@ def test_the_engine_never_sees_time_go_back(clock):
             seen.append(now)
             return []
 
-    turns = Turns(Engine(), clock, lambda effect: None, lambda event: None, lambda event: None)
+    turns = Turns(Engine(), clock, lambda effect: None, lambda event: None, lambda event: None, lambda: 0)
     clock.advance(10)
     turns.feed(lost(1))
     clock.rightNow = 3.0

@@ -68,7 +68,7 @@ class Lab:
         end = self.now + seconds
         while self.now < end - 1e-9:
             self.now = min(self.now + 0.01, end)
-            effects += self.tell(ev.Tick())
+            effects += self.tell(ev.Tick(0))
         return effects
 
     def handshake(self, number: int, have: int = 0, *, ours: bool = True, pieces: int | None = None) -> Handshake:

@@ -47,13 +47,21 @@ def test_an_acceptor_answers_without_namespace_and_names_its_neighbours(lab: Mak
     assert reply.bitfield.complete
 
 
-def test_half_of_the_slots_are_kept_for_incoming_connections(lab: Make) -> None:
-    it = lab(config=SwarmConfig(connstate=ConnStateConfig(max_open_conn=6)))
+def test_slots_are_kept_for_incoming_connections(lab: Make) -> None:
+    it = lab(config=SwarmConfig(connstate=ConnStateConfig(max_open_conn=6, max_dialled_conn=3)))
     it.add()
     effects = it.offer(*(it.peer(n) for n in range(1, 30)))
     assert len(dials(it, effects)) == 3
     accepted = [n for n in range(40, 50) if it.sent(it.accept(n)[1], Handshake)]
     assert len(accepted) == 3
+
+
+def test_who_is_dialled_by_few_dials_more_after_a_moment(lab: Make) -> None:
+    it = lab(config=SwarmConfig(connstate=ConnStateConfig(max_open_conn=32, max_dialled_conn=4)))
+    it.add()
+    it.offer(*(it.peer(n) for n in range(1, 30)))
+    assert len(dials(it, it.wait(0.4))) == 0
+    assert len(dials(it, it.wait(0.7))) == 4
 
 
 def test_a_seeder_gives_all_slots_to_incoming_ones_and_turns_the_rest_away(lab: Make) -> None:
