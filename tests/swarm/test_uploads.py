@@ -88,7 +88,7 @@ def test_pieces_that_turn_out_wrong_wait_no_more_and_one_that_leaves_is_told() -
     assert uploads.retract(C, 0b0100) == []
     assert uploads.retract(A, 0b0010) is None
     assert len(uploads) == 2
-    uploads.sent(A, 1, MIB, 0.01)
+    uploads.sent(A, 1, 0.01)
     assert uploads.start(0.01) == [(A, 4)]
 
 
