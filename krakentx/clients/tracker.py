@@ -10,6 +10,7 @@ from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from krakentx.clients.batches import Batches
 from krakentx.clients.hosts import HostPool, first_answer
 from krakentx.clients.polling import poll
 from krakentx.core.digest import Digest
@@ -102,6 +103,12 @@ class TrackerClient:
     _interval_s: float = field(default=_LEECHER_AGAIN_S, init=False)  # as the trackers said last
     _lost: dict[InfoHash, dict[PeerID, None]] = field(factory=dict, init=False)
     _notice: str = field(default="", init=False)  # told in the log already
+    _batches: Batches = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._batches = Batches(
+            self.http, self.clock, self.context, self.seeder_again_s, self.timeouts.announce_s, decode_answer
+        )
 
     def report_lost(self, info_hash: InfoHash, peer: PeerID) -> None:
         """Tell the tracker with the next announce that this peer could not be reached."""
@@ -145,6 +152,13 @@ class TrackerClient:
         body = encode_announce(self.context, digest, info_hash, complete=complete, extra=extra)
 
         async def ask(host: str) -> AnnounceAnswer:
+            if complete and extra.keys() == {"again"}:
+                try:
+                    together = await self._batches.tell(host, digest, info_hash)
+                except InvalidInput as error:
+                    raise Unavailable(host, error.message) from error
+                if together is not None:
+                    return together
             response = await self.http.request(
                 "POST",
                 f"http://{host}/announce/{info_hash}",

@@ -25,13 +25,14 @@ class AnnounceTimer:
         """When to announce next; while an answer is awaited, when to stop waiting."""
         return self._next_at if self._asked_at is None else self._asked_at + config.answer_timeout_s
 
-    def take(self, now: float, config: AnnounceConfig) -> bool:
-        """Whether to announce at this moment; counts it as done."""
+    def take(self, now: float, config: AnnounceConfig, ahead_s: float = 0.0) -> bool:
+        """Whether to announce at this moment, or within `ahead_s`; counts it as done."""
         if self._asked_at is not None and now >= self._asked_at + config.answer_timeout_s:
             self.failed(now, config)
-        if self._asked_at is not None or now < self._next_at:
+        if self._asked_at is not None or now < self._next_at - ahead_s:
             return False
         self._asked_at = self._last_at = now
+        self._next_at = min(self._next_at, now)
         self._hurried = False
         return True
 

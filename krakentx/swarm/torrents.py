@@ -172,9 +172,18 @@ class Torrents:
         if desk.dials and (leeching or complete):
             if torrent.announcer.take(now, config.announce):
                 desk.emit(Announce(torrent.info_hash, complete))
+                if complete:
+                    self._announce_others(now)
             when = min(when, torrent.announcer.due(config.announce))
         if when < inf:
             desk.alarms.no_later(torrent, max(when, now + 1e-3))
+
+    def _announce_others(self, now: float) -> None:
+        """What is soon due goes with one that goes anyway: a tracker of ours takes all in one request."""
+        config = self.desk.config.announce
+        for other in self.desk.torrents.values():
+            if other.phase is Phase.COMPLETE and other.announcer.take(now, config, config.seeder_interval_s / 2):
+                self.desk.emit(Announce(other.info_hash, True))
 
     def _watch(self, torrent: Torrent, now: float) -> None:
         """A download that is short of peers, or gets nothing from them, does something about it."""

@@ -6,6 +6,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
+from attrs import evolve
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -31,6 +32,9 @@ from krakentx.web.replies import reply
 _log = Logger()
 
 MAX_ANNOUNCE_BYTES = 64 << 10
+MAX_BATCH = 500
+"""Torrents in one request; it takes the event loop a few milliseconds."""
+MAX_BATCH_BYTES = 128 << 10
 _MAX_FAILED = 50
 _NS = 1_000_000_000
 _MAX_NS = 1 << 63
@@ -56,16 +60,42 @@ def parse_announce(body: bytes, info_hash: str | None) -> Announcement:
         parsed = Digest.from_hex(name)
     else:
         raise InvalidInput("announce", "it has neither digest nor name")
-    again = data.get("again")
     failed = data.get("failed_peers")
     return Announcement(
         digest=parsed,
         info_hash=InfoHash.from_json(data.get("info_hash")) if info_hash is None else InfoHash.parse(info_hash),
         peer=PeerInfo.from_json(data.get("peer")),
-        again_s=again / _NS if type(again) is int and 0 < again < _MAX_NS else None,
+        again_s=_again_s(data.get("again")),
         failed=tuple(map(PeerID.from_json, failed[:_MAX_FAILED])) if isinstance(failed, list) else (),
         stopped=data.get("stopped") is True,
     )
+
+
+def parse_announces(body: bytes) -> list[Announcement]:
+    """Read the body of a batch: one peer, complete, and its torrents.
+
+    Raises:
+        InvalidInput: something is missing or of another type, or there is none or too many.
+    """
+    data = json_value(body)
+    if not isinstance(data, dict):
+        raise InvalidInput("announces", "expected an object")
+    torrents, again = data.get("torrents"), data.get("again")
+    if not isinstance(torrents, dict) or not 0 < len(torrents) <= MAX_BATCH:
+        raise InvalidInput("announces", f"expected 1 to {MAX_BATCH} torrents, each info hash with its digest")
+    peer = evolve(PeerInfo.from_json(data.get("peer")), complete=True)
+    again_s = _again_s(again)
+    return [Announcement(_digest(digest), InfoHash.parse(name), peer, again_s) for name, digest in torrents.items()]
+
+
+def _digest(value: object) -> Digest:
+    if not isinstance(value, str):
+        raise InvalidInput("digest", "expected a string")
+    return Digest.parse(value)
+
+
+def _again_s(value: object) -> float | None:
+    return value / _NS if type(value) is int and 0 < value < _MAX_NS else None
 
 
 @lru_cache(maxsize=1 << 16)
@@ -84,21 +114,22 @@ def encode_hand_out(answer: HandOut, source: str) -> bytes:
 
 
 class AnnounceResource(Resource):
-    """`GET /announce` (v1) and `POST /announce/<infohash>` (v2).
+    """`GET /announce` (v1), `POST /announce/<infohash>` (v2), and `POST /announces` (ours, of many torrents).
 
     A plain resource: announces are most of what a tracker gets, and Klein would halve their number.
     """
 
     isLeaf = True
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, *, many: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # twisted leaves it bare
         self._tracker = tracker
+        self._many = many
 
     def render(self, request: Request) -> Any:
         """Called by twisted.web."""
         info_hash = b"".join(request.postpath or []).decode("latin-1")
-        method = b"POST" if info_hash else b"GET"
+        method = b"POST" if info_hash or self._many else b"GET"
         if request.method != method:
             body = b"method not allowed"
             request.write(reply(request, 405, body, "text/plain; charset=utf-8", {"Allow": method.decode()}))
@@ -111,9 +142,13 @@ class AnnounceResource(Resource):
         return NOT_DONE_YET
 
     async def _answer(self, request: Request, info_hash: str | None) -> bytes:
-        announcement = parse_announce(await read_body(request, MAX_ANNOUNCE_BYTES, "announce"), info_hash)
         source = request.getClientAddress().host
-        answer = await self._tracker.announce(announcement, source)
+        if self._many:
+            told = parse_announces(await read_body(request, MAX_BATCH_BYTES, "announces"))
+            answer = await self._tracker.announce_many(told, source)
+        else:
+            announcement = parse_announce(await read_body(request, MAX_ANNOUNCE_BYTES, "announce"), info_hash)
+            answer = await self._tracker.announce(announcement, source)
         return reply(request, 200, encode_hand_out(answer, source), "application/json")
 
     def _fail(self, request: Request, failure: Failure) -> bytes | None:
@@ -131,14 +166,17 @@ class _Root:
 
     isLeaf = False
 
-    def __init__(self, announce: Resource, rest: IResource) -> None:
+    def __init__(self, announce: Resource, announces: Resource, rest: IResource) -> None:
         self._announce = announce
+        self._announces = announces
         self._rest = rest
 
     def getChildWithDefault(self, name: bytes, request: Request) -> Any:
         """Called by twisted.web for the first part of the path."""
         if name == b"announce" and len(request.postpath or []) < 2:
             return self._announce
+        if name == b"announces" and not request.postpath:
+            return self._announces
         request.postpath = [*(request.prepath or []), *(request.postpath or [])]
         request.prepath = []
         return self._rest
@@ -169,4 +207,4 @@ def tracker_resource(
         _log.info("told {addr} the metainfo of {digest}", addr=request.getClientAddress().host, digest=str(name))
         return reply(request, 200, meta.to_json(), "application/json")
 
-    return _Root(AnnounceResource(tracker), app.resource())
+    return _Root(AnnounceResource(tracker), AnnounceResource(tracker, many=True), app.resource())

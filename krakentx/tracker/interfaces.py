@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -31,6 +32,9 @@ class Announcement:
 
 class IPeerStore(Protocol):
     """Who has what."""
+
+    async def record(self, announcements: Sequence[Announcement]) -> None:
+        """Only record peers, and what they say of others."""
 
     async def exchange(self, announcement: Announcement, limit: int) -> list[PeerInfo]:
         """Record the peer, and name at most `limit` random others of its torrent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import random
+from collections.abc import Sequence
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -87,6 +88,19 @@ class Tracker:
                 self._warn(origin, problem)
         peers = hand_out(peer.peer_id, agents, origins, limit=limit, policy=self._policy.priority, rng=self._rng)
         return HandOut(peers, self._config.announce_interval_s, notice)
+
+    async def announce_many(self, announcements: Sequence[Announcement], source: str) -> HandOut:
+        """Record one peer for many torrents that it has complete; nobody is named to it.
+
+        Raises:
+            InvalidInput: (`address`) nobody could ever reach the address that it announces.
+        """
+        peer = announcements[0].peer
+        problem = check_address(peer.ip, source)
+        if problem:
+            self._warn(peer, problem)
+        await self._store.record(announcements)
+        return HandOut((), self._config.announce_interval_s, f"{peer.address} {problem}" if problem else "")
 
     def _warn(self, peer: PeerInfo, problem: str) -> None:
         if peer.address not in self._warned and len(self._warned) < _MAX_WARNED:

@@ -10,8 +10,9 @@ tracker knows of a peer (gone, out of reach) counts for the members that redis n
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import txredisapi
 from attrs import evolve, frozen
@@ -29,6 +30,8 @@ from krakentx.tracker.stores import LocalStore
 
 _ANSWER_S = 1.0
 """An announce does not wait longer for redis, however patient `read_timeout` is."""
+
+T = TypeVar("T")
 
 _REDIS_PORT = 6379
 _SENTINEL_PORT = 26379
@@ -88,15 +91,30 @@ class RedisStore:
     async def exchange(self, announcement: Announcement, limit: int) -> list[PeerInfo]:
         """Record the peer, and name at most `limit` random others of its torrent."""
         known = await self._local.exchange(announcement, limit)
+        found = await self._shared(lambda now: self._exchange(announcement, limit, now))
+        return known if found is None else self._merge(announcement, known, found, limit)
+
+    async def record(self, announcements: Sequence[Announcement]) -> None:
+        """Only record peers, and what they say of others."""
+        await self._local.record(announcements)
+        await self._shared(lambda now: self._record_all(announcements, now))
+
+    async def _record_all(self, announcements: Sequence[Announcement], now: int) -> None:
+        """In two round trips: over several connections an expiry would overtake the set that it is for."""
+        commands = [command for announcement in announcements for command in self._record(announcement, now)]
+        await self._all(*(command for command in commands if command[0] != "EXPIREAT"))
+        await self._all(*(command for command in commands if command[0] == "EXPIREAT"))
+
+    async def _shared(self, ask: Callable[[int], Coroutine[Any, Any, T]]) -> T | None:
+        """What redis answers; None when it is down, and for what has no answer."""
         if self._mending is not None:
-            return known
-        shared = Deferred.fromCoroutine(self._exchange(announcement, limit, int(self._clock.seconds())))
+            return None
+        shared = Deferred.fromCoroutine(ask(int(self._clock.seconds())))
         try:
-            found = await shared.addTimeout(_ANSWER_S, self._clock)
+            return await shared.addTimeout(_ANSWER_S, self._clock)
         except _FAILURES as error:
             self._went_down(error)
-            return known
-        return self._merge(announcement, known, found, limit)
+            return None
 
     def _went_down(self, error: Exception) -> None:
         if self._mending is not None:  # another announce, sent before, has told
@@ -131,25 +149,32 @@ class RedisStore:
         if not failure.check(CancelledError):
             self.log.failure("redis is no longer tried; peers stay in memory", failure=failure)
 
-    async def _exchange(self, announcement: Announcement, limit: int, now: int) -> list[str]:
+    def _windows(self, now: int) -> list[int]:
         current = now - now % self._size
-        windows = [current - self._size * back for back in range(max(1, self._config.max_peer_set_windows))]
+        return [current - self._size * back for back in range(max(1, self._config.max_peer_set_windows))]
+
+    def _record(self, announcement: Announcement, now: int) -> list[tuple[Any, ...]]:
+        """The commands that record a peer, or that it has stopped."""
+        windows = self._windows(now)
         info_hash, peer = announcement.info_hash, announcement.peer
         if announcement.stopped:
             spellings = _spellings(peer, False) + _spellings(peer, True)
-            await self._all(*(("SREM", _key(info_hash, window), *spellings) for window in windows))
-            return []
-        expires = current + self._size * len(windows)
-        key = _key(info_hash, current)
-        record: tuple[tuple[Any, ...], ...] = (("SADD", key, encode_member(peer)), ("EXPIREAT", key, expires))
+            return [("SREM", _key(info_hash, window), *spellings) for window in windows]
+        key, expires = _key(info_hash, windows[0]), windows[0] + self._size * len(windows)
+        record: list[tuple[Any, ...]] = [("SADD", key, encode_member(peer)), ("EXPIREAT", key, expires)]
         if peer.tls:  # what it was called before it spoke TLS would send others to the plain wire
-            record = (*record, ("SREM", key, *_spellings(peer, False)))
-        if not limit:
+            record.append(("SREM", key, *_spellings(peer, False)))
+        return record
+
+    async def _exchange(self, announcement: Announcement, limit: int, now: int) -> list[str]:
+        record = self._record(announcement, now)
+        if announcement.stopped or not limit:
             await self._all(*record)
             return []
+        key, *older_keys = (_key(announcement.info_hash, window) for window in self._windows(now))
         members: list[str] = (await self._all(*record, ("SRANDMEMBER", key, limit + 1)))[-1]
         if len(members) <= limit:
-            older = await self._all(*(("SRANDMEMBER", _key(info_hash, window), limit) for window in windows[1:]))
+            older = await self._all(*(("SRANDMEMBER", name, limit) for name in older_keys))
             members = [*members, *(member for window in older for member in window)]
         return members
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -28,13 +30,18 @@ class LocalStore:
 
     async def exchange(self, announcement: Announcement, limit: int) -> list[PeerInfo]:
         """Record the peer, and name at most `limit` random others of its torrent."""
-        self.record(announcement)
+        self.note(announcement)
         if not limit:
             return []
         peer, now = announcement.peer, self._clock.seconds()
         return self.memory.sample(announcement.info_hash, limit, peer.peer_id, now, peer.zone)
 
-    def record(self, announcement: Announcement) -> None:
+    async def record(self, announcements: Sequence[Announcement]) -> None:
+        """Only record peers, and what they say of others."""
+        for announcement in announcements:
+            self.note(announcement)
+
+    def note(self, announcement: Announcement) -> None:
         """Only record the peer, and what it says of others."""
         now, memory, peer = self._clock.seconds(), self.memory, announcement.peer
         if announcement.failed:

@@ -25,6 +25,9 @@ _TORRENTS = 20
 _PEERS = 2000
 _IN_FLIGHT = 64
 _MANY = 2000
+_BATCH = 100
+_SEEDERS = 500
+_BLOBS = 400
 _REDIS_START_S = 10.0
 
 
@@ -57,6 +60,27 @@ def announce_requests(rng: random.Random, host: str | None = None) -> list[bytes
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         requests.append(head.encode() + body)
+    return requests
+
+
+def batched_requests(rng: random.Random) -> list[bytes]:
+    """Batches of `_BATCH` complete torrents each, of `_SEEDERS` agents that hold some of `_BLOBS` blobs."""
+    digests = [hashlib.sha256(rng.randbytes(8)).hexdigest() for _ in range(_BLOBS)]
+    requests = []
+    for number in range(_SEEDERS):
+        address = f"10.0.{number >> 8}.{number & 255}"
+        peer_id = list(hashlib.sha1(f"{address}:16001".encode()).digest())
+        held = rng.sample(digests, _BATCH)
+        body = json.dumps(
+            {
+                "peer": {"peer_id": peer_id, "ip": address, "port": 16001, "origin": False, "complete": True},
+                "again": 300_000_000_000,
+                "torrents": {hashlib.sha1(digest.encode()).hexdigest(): f"sha256:{digest}" for digest in held},
+            }
+        ).encode()
+        requests.append(
+            f"POST /announces HTTP/1.1\r\nHost: tracker\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        )
     return requests
 
 
@@ -106,7 +130,7 @@ def redis_server(program: str) -> Iterator[int]:
 
 
 def measure(folder: Path, origin_port: int | None, seconds: float, progress: Progress) -> dict[str, dict[str, Any]]:
-    """The rows `announce_memory`, `announce_redis` and `announce_2000_open`."""
+    """The rows `announce_memory`, `announce_redis`, `announce_2000_open`, `announce_batched[_redis]`."""
     requests = announce_requests(random.Random(7))
 
     def ask(running: tuple[int, int], connections: int) -> dict[str, Any]:
@@ -118,6 +142,16 @@ def measure(folder: Path, origin_port: int | None, seconds: float, progress: Pro
         rows["announce_memory"] = ask(running, _IN_FLIGHT)
         progress.step(f"announce, {_MANY} open connections")
         rows[f"announce_{_MANY}_open"] = ask(running, _MANY)
+    batches = batched_requests(random.Random(8))
+
+    def ask_batched(running: tuple[int, int]) -> dict[str, Any]:
+        """The torrents of batches, and CPU time for one torrent."""
+        row = asdict(load.run(load.Load(*running, batches, _IN_FLIGHT, _IN_FLIGHT, seconds)))
+        return row | {"per_s": row["per_s"] * _BATCH, "cpu_us_each": row["cpu_us_each"] / _BATCH}
+
+    progress.step("announce, in batches")
+    with tracker(folder / "tracker-batches", None, origin_port) as running:
+        rows["announce_batched"] = ask_batched(running)
     progress.step("announce, peers in redis")
     program = shutil.which("redis-server")
     if program is None:
@@ -125,4 +159,5 @@ def measure(folder: Path, origin_port: int | None, seconds: float, progress: Pro
         return rows
     with redis_server(program) as redis_port, tracker(folder / "tracker-redis", redis_port, origin_port) as running:
         rows["announce_redis"] = ask(running, _IN_FLIGHT)
+        rows["announce_batched_redis"] = ask_batched(running)
     return rows

@@ -11,7 +11,7 @@ import pytest_twisted
 from attrs import evolve
 from klein import Klein
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from krakentx.clients.agent import AgentClient
@@ -27,7 +27,7 @@ from krakentx.clients.tracker import TrackerClient, decode_answer
 from krakentx.core.digest import Digest
 from krakentx.core.errors import InvalidInput, NotFound, Unavailable
 from krakentx.core.metainfo import MetaInfo, PieceLengths, SumBuilder
-from krakentx.core.peer import InfoHash, PeerContext, PeerID
+from krakentx.core.peer import AnnounceAnswer, InfoHash, PeerContext, PeerID, PeerInfo
 from krakentx.web.app import new_app
 from krakentx.web.bodies import read_body
 from krakentx.web.client import HttpClient
@@ -55,6 +55,7 @@ class Server:
         self.status = 200
         self.ranges = True
         self.strong: bool | None = True  # it has strong sums; None: it makes them for those who ask
+        self.batches = True
         self.asked: list[str] = []
         self.announces: list[dict[str, Any]] = []
         self.app: Klein = new_app("plain")
@@ -67,6 +68,16 @@ class Server:
         else:
             self.app.route("/namespace/<path:repo>/blobs/<digest>/metainfo")(self.metainfo)
             self.app.route("/announce/<info_hash>", methods=["POST"])(self.announce)
+            self.app.route("/announces", methods=["POST"])(self.announce_many)
+
+    async def announce_many(self, request: Any) -> bytes:
+        self.asked.append("batch")
+        if not self.batches:
+            return reply(request, 404)
+        if self.status != 200:
+            return reply(request, self.status)
+        self.announces.append(json.loads(await read_body(request, 1 << 20, "announces")))
+        return reply(request, 200, b'{"peers":null,"interval":3000000000}')
 
     async def blob(self, request: Any, repo: str, digest: str) -> bytes:
         self.asked.append(request.getHeader("range") or "all")
@@ -182,6 +193,70 @@ async def test_announces_tell_and_hear(http, serve) -> None:
     tracker.status = 500
     with pytest.raises(Unavailable):
         await client.announce(DIGEST, info_hash, complete=False)
+
+
+TORRENTS = [(Digest.of(bytes([n])), InfoHash(bytes([n]) * 20)) for n in range(5)]
+
+
+def all_complete(client: TrackerClient) -> list[Deferred[AnnounceAnswer]]:
+    return [Deferred.fromCoroutine(client.announce(*torrent, complete=True)) for torrent in TORRENTS]
+
+
+@pytest_twisted.ensureDeferred
+async def test_complete_torrents_are_announced_in_one_request(http, serve) -> None:
+    tracker = Server("tracker")
+    client = TrackerClient(http, pool(await serve(tracker)), ME, reactor)
+    first = Deferred.fromCoroutine(client.announce(DIGEST, meta().info_hash, complete=False))
+    answers = await gatherResults(all_complete(client))
+    assert first.called, "a download waited for the batch"
+    assert [answer.interval_s for answer in answers] == [3.0] * 5
+    single, batch = tracker.announces
+    assert single["peer"]["complete"] is False
+    assert batch["torrents"] == {str(info_hash): str(digest) for digest, info_hash in TORRENTS}
+    assert batch["again"] == 300_000_000_000
+    assert PeerInfo.from_json(batch["peer"]) == ME.as_peer(complete=True)
+    await first
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_tracker_without_batches_is_told_singly_and_not_asked_each_time(http, serve) -> None:
+    tracker = Server("tracker")
+    tracker.batches = False
+    client = TrackerClient(http, pool(await serve(tracker)), ME, reactor)
+    for _ in range(2):
+        await gatherResults(all_complete(client))
+    assert tracker.asked == ["batch"]
+    assert len(tracker.announces) == 10
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_batch_goes_to_the_next_tracker_when_one_fails(http, serve) -> None:
+    broken, good = Server("tracker"), Server("tracker")
+    broken.status = 500
+    client = TrackerClient(http, pool(DEAD, await serve(broken), await serve(good)), ME, reactor)
+    await gatherResults(all_complete(client))
+    told = [
+        name
+        for batch in good.announces
+        for name in batch.get("torrents", {str(InfoHash.from_json(batch.get("info_hash", [0] * 20))): ""})
+    ]
+    assert sorted(told) == sorted(str(info_hash) for _, info_hash in TORRENTS)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_batch_for_which_nobody_waits_is_not_sent(http, serve) -> None:
+    tracker = Server("tracker")
+    client = TrackerClient(http, pool(await serve(tracker)), ME, reactor)
+
+    def gathering() -> int:
+        return sum("Batches._send" in str(call.func) for call in reactor.getDelayedCalls())
+
+    waiting = all_complete(client)
+    assert gathering() == 1
+    for each in waiting:
+        each.addErrback(lambda failure: failure.trap(CancelledError))
+        each.cancel()
+    assert gathering() == 0
 
 
 @pytest_twisted.ensureDeferred

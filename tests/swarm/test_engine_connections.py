@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from attrs import evolve
 
+from krakentx.core.bitfield import Bitfield
 from krakentx.core.digest import Digest
+from krakentx.core.metainfo import MetaInfo
 from krakentx.core.peer import InfoHash
 from krakentx.swarm import effects as fx
 from krakentx.swarm import events as ev
 from krakentx.swarm.config import AnnounceConfig, ConnStateConfig, SwarmConfig
 from krakentx.swarm.events import Lost
 from krakentx.wire.messages import AnnouncePiece, Complete, Handshake, PieceRequest
+from tests.swarm.conftest import LENGTH
 
 FULL = (1 << 10) - 1
 Make = Callable[..., Any]
@@ -237,6 +241,34 @@ def test_a_seeder_keeps_announcing(lab: Make) -> None:
     for _ in range(3):
         it.offer()
         assert it.only(it.wait(2.3), fx.Announce) == [fx.Announce(it.torrent, complete=True)]
+
+
+def test_seeders_of_one_host_come_to_announce_together(lab: Make) -> None:
+    """200 torrents from 200 moments: within a few intervals one request tells a tracker of all."""
+    it = lab(1, config=SwarmConfig(disable_preemption=True))
+    metas = [MetaInfo(Digest.of(bytes([number])), LENGTH, LENGTH, (0,)) for number in range(200)]
+    moments: list[float] = []
+    announces: Counter[InfoHash] = Counter()
+
+    def tell(event: ev.Event) -> None:
+        told = it.only(it.tell(event), fx.Announce)
+        if told:
+            moments.append(it.now)
+        for each in told:
+            announces[each.torrent] += 1
+            it.tell(ev.PeersOffered(each.torrent, (), 3.0))
+
+    for meta in metas:
+        it.now += 1.5
+        tell(ev.TorrentAdded(meta, Bitfield(1, 1), "ns", False))
+    began = it.now
+    while it.now < began + 3600.0:
+        it.now += 0.5
+        tell(ev.Tick())
+    late = [moment for moment in moments if moment > began + 1800.0]
+    assert len(late) <= 14, "more than about two moments in an interval of 300 s"
+    assert min(announces.values()) >= 11, "each is announced at least as often as before"
+    assert announces.total() < 200 * 13 * 1.5, "announces that go early make more of them, but not many"
 
 
 def test_an_origin_neither_dials_nor_announces(lab: Make) -> None:

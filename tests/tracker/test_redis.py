@@ -317,3 +317,19 @@ async def _until(holds: Callable[[], bool], limit_s: float = 10.0) -> None:
     while not holds():
         assert time.monotonic() < deadline
         await deferLater(reactor, 0.1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_batch_is_recorded_as_single_announces_are(redis: Redis, tracker: Tracker, fetch: Any) -> None:
+    base = await tracker(at(redis))
+    began = time.time()
+    peer = PeerInfo(PeerID.of_address("10.0.0.1", 16001), "10.0.0.1", 16001)
+    torrents = {f"{number:040x}": str(META.digest) for number in range(200)}
+    data = json.dumps({"peer": peer.to_json(), "again": 60_000_000_000, "torrents": torrents}).encode()
+    answer = await fetch("POST", f"{base}/announces", data=data)
+    assert answer.status == 200, answer.body
+    keys = redis.ask("KEYS", "*")
+    assert {key.split(":")[1] for key in keys} == set(torrents)
+    for key in keys[:5]:
+        assert redis.ask("SMEMBERS", key) == [member("10.0.0.1", 1)]
+        assert abs(redis.ask("TTL", key) - (int(key.rpartition(":")[2]) + 5 * HOUR - began)) < 5

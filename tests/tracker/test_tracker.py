@@ -222,3 +222,41 @@ async def test_nobody_to_name_is_an_empty_answer(start, fetch) -> None:
     assert ips(answer) == []
     assert (await fetch("GET", f"{base}/readiness")).status == 503
     assert (await fetch("GET", f"{base}/namespace/ns/blobs/{META.digest}/metainfo")).status == 503
+
+
+def batch(ip: str, count: int, **more: Any) -> bytes:
+    peer = PeerInfo(PeerID.of_address(ip, 16001), ip, 16001)
+    torrents = {f"{number:040x}": str(META.digest) for number in range(count)}
+    return json.dumps({"peer": peer.to_json(), "again": 60_000_000_000, "torrents": torrents, **more}).encode()
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_request_tells_of_many_complete_torrents(base: str, fetch) -> None:
+    answer = await fetch("POST", f"{base}/announces", data=batch("10.0.0.1", 500))
+    assert answer.status == 200
+    assert json.loads(answer.body) == {"peers": None, "interval": 3_000_000_000, "seen_ip": "127.0.0.1"}
+    for number in (0, 499):
+        named = await fetch("POST", f"{base}/announce/{number:040x}", data=body("10.0.0.2"))
+        assert ips(named)[0] == "10.0.0.1"
+        assert json.loads(named.body)["peers"][0]["complete"] is True
+    assert (await fetch("GET", f"{base}/announces")).status == 405
+    assert (await fetch("POST", f"{base}/announces/1", data=batch("10.0.0.1", 1))).status == 404
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[]",
+        batch("10.0.0.1", 0),
+        batch("10.0.0.1", 501),
+        batch("10.0.0.1", 1, torrents=["00"]),
+        batch("10.0.0.1", 1, torrents={"00": str(META.digest)}),
+        batch("10.0.0.1", 1, torrents={"0" * 40: 7}),
+        batch("0.0.0.0", 2),
+        b"x" * 140_000,
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_bad_batches_are_400_or_413(base: str, fetch, data: bytes) -> None:
+    answer = await fetch("POST", f"{base}/announces", data=data)
+    assert answer.status == (413 if len(data) > 130_000 else 400)
