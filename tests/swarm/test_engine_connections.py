@@ -264,7 +264,7 @@ def test_seeders_of_one_host_come_to_announce_together(lab: Make) -> None:
     began = it.now
     while it.now < began + 3600.0:
         it.now += 0.5
-        tell(ev.Tick())
+        tell(ev.Tick(0))
     late = [moment for moment in moments if moment > began + 1800.0]
     assert len(late) <= 14, "more than about two moments in an interval of 300 s"
     assert min(announces.values()) >= 11, "each is announced at least as often as before"
