@@ -91,6 +91,8 @@ class Side:
 
     def talk(self) -> None:
         """Say one thing on the next connection."""
+        if not self.peers:
+            return
         self._turn += 1
         peer = self.peers[self._turn % len(self.peers)]
         if not peer.closing:
