@@ -120,13 +120,17 @@ def run_side(dials: bool, chunks: bool) -> None:
         file.truncate(_PIECE * (1 + _CONNS))
         side = Side(reactor, file.fileno(), chunks=chunks)
         if dials:
-            for _ in range(_CONNS):
-                Deferred.fromCoroutine(dial(reactor, _HOSTS[0][1], _PORT, lambda: side.build(Role.DIALER), 5.0))
+
+            def meet() -> None:
+                for _ in range(_CONNS):
+                    Deferred.fromCoroutine(dial(reactor, _HOSTS[0][1], _PORT, lambda: side.build(Role.DIALER), 5.0))
+
+            reactor.callLater(0.7, meet)  # the other one listens by then
         else:
             factory = Factory.forProtocol(lambda: side.build(Role.ACCEPTOR))  # type: ignore[arg-type, return-value]
             BulkPort(_PORT, factory, 50, "", reactor).startListening()
         talking = LoopingCall(side.talk)
-        reactor.callLater(1.0, talking.start, _EVERY_S)
+        reactor.callLater(1.5, talking.start, _EVERY_S)
         reactor.callLater(_WARM_S, side.ages_ms.clear)
         reactor.callLater(_WARM_S, setattr, side, "bytes", 0)
         reactor.callLater(_WARM_S + _LAST_S, reactor.stop)
