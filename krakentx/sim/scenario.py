@@ -14,9 +14,10 @@ from krakentx.core.metainfo import MetaInfo
 from krakentx.sim.audit import audit
 from krakentx.sim.faults import Faults, StrongSums
 from krakentx.sim.host import Host, MakeMind
+from krakentx.sim.network import Network
 from krakentx.sim.pipe import Rack
 from krakentx.sim.reference import ReferenceMind
-from krakentx.sim.world import Network, World
+from krakentx.sim.world import World
 from krakentx.swarm.config import BandwidthConfig, SwarmConfig
 from krakentx.swarm.engine import Engine
 

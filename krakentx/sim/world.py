@@ -12,7 +12,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, field
 
 from krakentx.core.bitfield import Bitfield
 from krakentx.core.metainfo import MetaInfo
@@ -21,6 +21,7 @@ from krakentx.sim.clock import Clock
 from krakentx.sim.faults import Faults, StrongSums
 from krakentx.sim.flows import Flows, Line
 from krakentx.sim.host import Host, MakeMind, Mind
+from krakentx.sim.network import Network
 from krakentx.sim.pipe import Rack, Wire, connect
 from krakentx.sim.tracker import Trackers
 from krakentx.swarm import effects as fx
@@ -33,19 +34,6 @@ from krakentx.wire.messages import CHUNKS, Handshake, PieceRequest
 _VERIFY_S = 0.001
 _HTTP_REFUSAL_S = 0.1
 _PORT = 16001
-
-
-@frozen
-class Network:
-    """Rates in bytes per second, times in seconds."""
-
-    rate: float = 100e6  # of every card, each way
-    latency_s: float = 0.00025  # one way
-    accept_s: float = 0.001  # of a dial, beside the latency
-    tracker_delay_s: float = 0.005  # mean; half as much to half as much again
-    trackers: int = 1
-    announce_interval_s: float = 3.0
-    hash_rate: float = 0.0  # of the sha256 of one blob; 0 = no time at all
 
 
 @define

@@ -16,8 +16,9 @@ from typing import Any
 from attrs import Factory, define
 
 from krakentx.sim.host import Mind
+from krakentx.sim.network import Network
 from krakentx.sim.scenario import some_blob
-from krakentx.sim.world import Network, World
+from krakentx.sim.world import World
 from krakentx.swarm.effects import Effect
 from krakentx.swarm.engine import Engine
 from krakentx.swarm.events import ConnID, Event, MessageReceived

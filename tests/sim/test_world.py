@@ -9,7 +9,8 @@ from krakentx.sim import scenario
 from krakentx.sim.audit import audit
 from krakentx.sim.faults import Faults
 from krakentx.sim.host import Host
-from krakentx.sim.world import Network, World
+from krakentx.sim.network import Network
+from krakentx.sim.world import World
 from krakentx.swarm.config import BandwidthConfig, ConnConfig, ConnStateConfig, SwarmConfig
 
 MIB = 1 << 20
