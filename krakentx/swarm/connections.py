@@ -28,7 +28,7 @@ from krakentx.wire.messages import CANCEL, CHUNKS, Complete, Handshake, PieceErr
 
 FEATURES = frozenset({CANCEL, CHUNKS})
 
-_FAR_PART = 5
+_FAR_PART = 4  # one dial in so many goes to another zone; one in eight was far too few
 _DIAL_GRACE_S = 1.0  # the executor ends a dial; this is for one that forgets
 
 
