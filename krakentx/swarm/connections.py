@@ -5,7 +5,7 @@ Rules, and why:
 - An unfinished torrent dials at most half of its connections. If all hosts of a rollout dialled all they may, nobody
   would have room to answer, and those with nothing to give would fill the slots of everybody (case S01).
 - A refusal costs nothing: the next candidate is dialled at once, the one who refused is left alone for two seconds.
-- Where zones are named, every fifth dial goes to another zone: near peers give most, far ones bring what is new.
+- Where zones are named, one dial in four goes to another zone: near peers give most, far ones bring what is new.
 - When two peers dial each other at once, the dial of the smaller peer id lives. Both sides know both ids, so both
   decide alike.
 - The id in an incoming handshake is only claimed. A broken handshake closes its connection and bans nobody, else
