@@ -64,7 +64,7 @@ set -e
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
 cd "$1/root"
 for each in proc sys dev; do mount --rbind "/$each" "$each"; done
-for each in tmp run var/tmp root home "$2"; do
+for each in tmp run var/tmp var/lib/containers root home "$2"; do
     if [ -d "./$each" ]; then mount -t tmpfs -o mode=755 tmpfs "./$each"; fi
 done
 rm -rf ./var/cache/kraken ./var/log/kraken ./opt/kraken ./etc/kraken  # of this machine; only hidden, by the overlay
