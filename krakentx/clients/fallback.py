@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from krakentx.clients.hosts import HostPool
-from krakentx.clients.origin import OriginClient, escape
+from krakentx.clients.origin import PIECES_HEADER, OriginClient, escape
 from krakentx.clients.polling import poll
 from krakentx.clients.ranges import download_range
 from krakentx.core.digest import Digest
@@ -72,8 +72,9 @@ class HttpFallback:
             except NotFound:
                 missing += 1
             except Unavailable as error:
-                self.pool.health.failed(host)
-                self._kinds.pop(host, None)
+                if error.status != 503:  # one that has too much to do at the moment is well
+                    self.pool.health.failed(host)
+                    self._kinds.pop(host, None)
                 reasons.append(f"{host}: {error.reason}")
             else:
                 self.pool.health.passed(host)
@@ -136,7 +137,9 @@ class HttpFallback:
         if await self._kind(host) == "origin":
             url = f"http://{host}/namespace/{escape(namespace)}/blobs/{digest}"
             await poll(
-                lambda: download_range(self.http, host, url, digest, start, stop, receive, stall_s),
+                lambda: download_range(
+                    self.http, host, url, digest, start, stop, receive, stall_s, {PIECES_HEADER: "true"}
+                ),
                 clock=self.clock,
                 host=host,
                 limit_s=stall_s,

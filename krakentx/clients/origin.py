@@ -41,6 +41,10 @@ class OriginTimeouts:
         return self.commit_s + size_bytes / self.commit_bytes_per_s
 
 
+PIECES_HEADER = "X-Kraken-Pieces"
+"""Of a download: an agent fetches pieces which its peers do not give, and may be made to wait for its turn."""
+
+
 def escape(namespace: str) -> str:
     """A namespace as one path segment."""
     return quote(namespace, safe="")

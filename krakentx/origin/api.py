@@ -8,9 +8,11 @@ from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
+from krakentx.clients.origin import PIECES_HEADER
 from krakentx.core.digest import Digest
 from krakentx.core.errors import InvalidInput
 from krakentx.core.peer import PeerContext
+from krakentx.origin.line import Line
 from krakentx.origin.logic import Origin
 from krakentx.origin.uploads import parse_content_range
 from krakentx.web.access import Allowed
@@ -22,6 +24,7 @@ from krakentx.web.params import json_value, path_digest, path_value, query_bool,
 from krakentx.web.replies import reply, reply_json
 
 _MAX_JSON = 64 << 10
+_PIECES_TAKE_S = 10.0  # an agent that takes nothing for so long would hold its turn for nothing
 _BLOB = "/namespace/<path:namespace>/blobs/<digest>"
 _INTERNAL_BLOB = "/internal/namespace/<path:namespace>/blobs/<digest>"
 
@@ -33,6 +36,7 @@ def origin_app(
     origin: Origin,
     *,
     context: Callable[[], PeerContext],
+    line: Line,
     replicate: Replicate,
     configure: Configure,
     admin: Allowed,
@@ -44,6 +48,7 @@ def origin_app(
 
     Args:
         context: told to the tracker.
+        line: of the agents that fetch pieces.
         replicate: sends a blob of the cache to another cluster of origins.
         configure: new settings for the peer, as read from JSON.
         admin: who may delete blobs and change settings.
@@ -51,17 +56,22 @@ def origin_app(
     app: Klein = new_app("plain")
     add_health(app, reactor=reactor, ready=ready)
     add_metrics(app, metrics)
-    _reading(app, origin, context)
+    _reading(app, origin, context, line)
     _uploads(app, origin)
     _transfers(app, origin)
     _upkeep(app, origin, replicate, configure, admin, reactor)
     return app
 
 
-def _reading(app: Klein, origin: Origin, context: Callable[[], PeerContext]) -> None:
+def _reading(app: Klein, origin: Origin, context: Callable[[], PeerContext], line: Line) -> None:
     @app.route(_BLOB, methods=["GET", "HEAD"])
     async def download(request: Request, namespace: str, digest: str) -> None:
-        await send_blob(request, await origin.open(path_value("namespace", namespace), path_digest(digest)))
+        name, wanted = path_value("namespace", namespace), path_digest(digest)
+        if not request.getHeader(PIECES_HEADER):
+            await send_blob(request, await origin.open(name, wanted))
+            return
+        async with line.turn():
+            await send_blob(request, await origin.open(name, wanted), take_s=_PIECES_TAKE_S)
 
     @app.route(_INTERNAL_BLOB, methods=["HEAD"])
     async def stat(request: Request, namespace: str, digest: str) -> bytes:

@@ -48,6 +48,12 @@ class BlobServerConfig:
     max_uploads: int = 1000
     upload_idle_s: float = duration("6h", key="upload_idle")
     """An upload nobody touched for so long is dropped."""
+    fetches: int = 8
+    """Agents whose peers give nothing, that get pieces by HTTP at one time."""
+    fetch_wait_s: float = duration("2500ms", key="fetch_wait")
+    """How long others wait for their turn, until they are sent away to come again."""
+    max_waiting_fetches: int = 256
+    """Agents that may wait; further ones are sent away at once."""
 
 
 @frozen

@@ -26,6 +26,7 @@ from krakentx.core.errors import ConfigError, KrakenError, NotFound, Pending
 from krakentx.core.peer import PeerContext
 from krakentx.origin.api import origin_app
 from krakentx.origin.config import OriginConfig
+from krakentx.origin.line import Line
 from krakentx.origin.logic import Origin
 from krakentx.origin.refresh import Refresher
 from krakentx.origin.replicas import Replicator
@@ -200,6 +201,12 @@ def build(
     app = origin_app(
         origin,
         context=lambda: attrs.evolve(context, port=scheduler.port_number),  # known only now for port 0
+        line=Line(
+            reactor,
+            max(1, config.blobserver.fetches),
+            config.blobserver.fetch_wait_s,
+            config.blobserver.max_waiting_fetches,
+        ),
         replicate=replicate,
         configure=configure,
         admin=allowed("admin_cidrs", config.admin_cidrs),

@@ -66,7 +66,7 @@ class Executor:
         self._fallback = fallback
         self._stopped = False
         self._told_announce: float | None = None
-        self._fetching: dict[Torrent, set[Deferred[ev.FetchProblem | None]]] = {}
+        self._fetching: dict[Torrent, dict[tuple[int, ...], Deferred[ev.FetchProblem | None]]] = {}
         self._quiet = Quiet(reactor, LINES_A_MINUTE)
         self._turns = Turns(engine, reactor, self._execute, self._handled, self._broken, lambda: counters.sent_bytes)
         self.feed = self._turns.feed
@@ -94,6 +94,7 @@ class Executor:
             fx.Close: self.links.close,
             fx.Ban: self._ban,
             fx.FetchFromOrigin: self._fetch,
+            fx.StopFetch: self._stop_fetch,
             fx.VerifyBlob: self._verify,
             fx.DropPieces: self._drop_pieces,
             fx.PieceReady: self._piece_ready,
@@ -184,17 +185,17 @@ class Executor:
 
         work = fetch_pieces(self._fallback, torrent, effect.pieces, effect.stall_s, self._reactor, on_piece)
         task = Deferred.fromCoroutine(work)
-        self._fetching.setdefault(torrent, set()).add(task)
-        task.addBoth(self._fetched, effect, torrent, task)
+        self._fetching.setdefault(torrent, {})[effect.pieces] = task
+        task.addBoth(self._fetched, effect, torrent)
 
-    def _fetched(
-        self,
-        result: ev.FetchProblem | Failure | None,
-        effect: fx.FetchFromOrigin,
-        torrent: Torrent,
-        task: Deferred[ev.FetchProblem | None],
-    ) -> None:
-        self._fetching.get(torrent, set()).discard(task)
+    def _stop_fetch(self, effect: fx.StopFetch) -> None:
+        torrent = self.torrents.get(effect.torrent)
+        task = self._fetching.get(torrent, {}).get(effect.pieces) if torrent else None
+        if task is not None:
+            task.cancel()
+
+    def _fetched(self, result: ev.FetchProblem | Failure | None, effect: fx.FetchFromOrigin, torrent: Torrent) -> None:
+        self._fetching.get(torrent, {}).pop(effect.pieces, None)
         torrent.release()
         if isinstance(result, Failure):
             if isinstance(result.value, StorageError):
@@ -298,7 +299,7 @@ class Executor:
         """Close a torrent which the Engine has forgotten; who waits for it gets the error."""
         if self.torrents.get(torrent.info_hash) is torrent:
             del self.torrents[torrent.info_hash]
-        for task in list(self._fetching.pop(torrent, ())):
+        for task in list(self._fetching.pop(torrent, {}).values()):
             task.cancel()
         torrent.failed(error)
         torrent.close()

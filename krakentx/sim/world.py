@@ -16,9 +16,10 @@ from attrs import Factory, define, field
 
 from krakentx.core.bitfield import Bitfield
 from krakentx.core.metainfo import MetaInfo
-from krakentx.core.peer import PeerContext, PeerID, PeerInfo
+from krakentx.core.peer import InfoHash, PeerContext, PeerID, PeerInfo
 from krakentx.sim.clock import Clock
 from krakentx.sim.faults import Faults, StrongSums
+from krakentx.sim.fetch import Fetch, Server
 from krakentx.sim.flows import Flows, Line
 from krakentx.sim.host import Host, MakeMind, Mind
 from krakentx.sim.network import Network
@@ -64,6 +65,8 @@ class World:
     unfinished: dict[Host, None] = Factory(dict)  # honest hosts that still want something
     sent: Counter[str] = Factory(Counter)  # bytes of pieces put on the wire, by kind of sender, and "http"
     on_bytes: Callable[[int, bool], None] = field(default=lambda _size, _origin: None)
+    _fetches: dict[tuple[Host, InfoHash, tuple[int, ...]], Fetch] = Factory(dict)
+    _servers: dict[Host, Server] = Factory(dict)
     _do: dict[type[fx.Effect], Callable[[Host, Any], None]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -84,6 +87,7 @@ class World:
             fx.Dial: self._dial,
             fx.Announce: self._announce,
             fx.FetchFromOrigin: self._fetch,
+            fx.StopFetch: self._stop_fetch,
             fx.VerifyBlob: self._verify,
             fx.DropPieces: self._drop_pieces,
             fx.Finished: self._finished,
@@ -350,36 +354,29 @@ class World:
             return
         for piece in effect.pieces:
             host.write(effect.torrent, piece)
-        source = self.rng.choice(sources)
-        self.clock.at(4 * self.network.latency_s, self._fetch_next, host, host.engine, source, effect, 0)
+        key = host, effect.torrent, effect.pieces
+        over = partial(self._fetches.pop, key)
+        servers = [self._server(origin) for origin in sources]
+        self.rng.shuffle(servers)
+        self._fetches[key] = fetch = Fetch(self.flows, host, host.engine, servers, effect, self._came, over)
+        self.clock.at(4 * self.network.latency_s, fetch.refused)
 
-    def _fetch_next(self, host: Host, engine: Mind, source: Host, effect: fx.FetchFromOrigin, done: int) -> None:
-        torrent, pieces, meta = effect.torrent, effect.pieces, host.wanted[effect.torrent]
-        if done:
-            size = meta.piece_size(pieces[done - 1])
-            host.received["http"] += size
-            host.across += size if host.rack is not source.rack else 0
-            self.sent["http"] += size
-            self.on_bytes(size, True)
-        if not host.alive or host.engine is not engine:
-            return
-        if done:
-            piece = pieces[done - 1]
-            host.writing.discard((torrent, piece))
-            host.keep(torrent, piece)
-            host.tell(ev.PieceFetched(torrent, piece))
-        if torrent not in host.loaded:
-            return
-        if done == len(pieces):
-            host.tell(ev.FetchEnded(torrent, pieces))
-        elif not source.alive:
-            for piece in pieces[done:]:
-                host.writing.discard((torrent, piece))
-            host.tell(ev.FetchEnded(torrent, pieces, FetchProblem.UNAVAILABLE))
-        else:
-            size = meta.piece_size(pieces[done])
-            arrived = partial(self._fetch_next, host, engine, source, effect, done + 1)
-            self.flows.start(source.path_to(host), size, arrived)
+    def _server(self, origin: Host) -> Server:
+        server = self._servers.get(origin)
+        if server is None:
+            network = self.network
+            server = self._servers[origin] = Server(origin, self.clock, network.fetches, network.fetch_wait_s)
+        return server
+
+    def _came(self, host: Host, source: Host, size: int) -> None:
+        host.received["http"] += size
+        host.across += size if host.rack is not source.rack else 0
+        self.sent["http"] += size
+        self.on_bytes(size, True)
+
+    def _stop_fetch(self, host: Host, effect: fx.StopFetch) -> None:
+        if fetch := self._fetches.get((host, effect.torrent, effect.pieces)):
+            self.clock.soon(fetch.stop)  # as in an agent, where the end of a fetch is told in a turn of its own
 
     # ---- ends
 

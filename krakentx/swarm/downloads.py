@@ -11,7 +11,7 @@ from attrs import define, field
 from krakentx.core.bitfield import indices
 from krakentx.swarm.choice import Choice
 from krakentx.swarm.connections import Connections
-from krakentx.swarm.effects import FetchFromOrigin, PieceReady, ReceivePiece, Send, SkipPayload, VerifyBlob
+from krakentx.swarm.effects import FetchFromOrigin, PieceReady, ReceivePiece, Send, SkipPayload, StopFetch, VerifyBlob
 from krakentx.swarm.picker import any_of
 from krakentx.swarm.state import Conn, Desk, Link, Phase, Torrent
 from krakentx.wire.messages import AnnouncePiece, CancelPiece, PiecePayload, PieceRequest
@@ -272,7 +272,8 @@ class Downloads:
             torrent.givers[key] = torrent.givers.get(key, 0) | 1 << piece
         torrent.bytes_from_peers += torrent.meta.piece_size(piece)
         torrent.agents_gave += ((0.0 if conn.peer.origin else 1.0) - torrent.agents_gave) / 8
-        torrent.fallback.on = False
+        for batch in torrent.fallback.stop():
+            self.desk.emit(StopFetch(torrent.info_hash, batch))
         self._gained(torrent, piece, "origin" if conn.peer.origin else "peer", now)
         self.refill(conn, now)
         if conn.far:

@@ -105,6 +105,14 @@ class FetchFromOrigin:
 
 
 @value
+class StopFetch:
+    """Peers give again: end a `FetchFromOrigin` of these pieces. What has come of it stays; `FetchEnded` follows."""
+
+    torrent: InfoHash
+    pieces: tuple[int, ...]
+
+
+@value
 class VerifyBlob:
     """Every piece is there: hash the whole, move it into the cache.
 
@@ -173,6 +181,7 @@ Effect = (
     | Close
     | Ban
     | FetchFromOrigin
+    | StopFetch
     | VerifyBlob
     | DropPieces
     | PieceReady

@@ -17,6 +17,7 @@ class Fallback:
         self.held = 0  # pieces in fetches: no connection may write them
         self.on = False  # the swarm gives nothing
         self._began: dict[tuple[int, ...], float] = {}
+        self._stopped: set[tuple[int, ...]] = set()
         self._batch_bytes = 0
         self._retry_at = now
         self._retry_s = 0.0
@@ -52,6 +53,13 @@ class Fallback:
             self.held |= 1 << piece
         return batch
 
+    def stop(self) -> list[tuple[int, ...]]:
+        """The swarm gives again. Returns the fetches that are to be ended, each once."""
+        self.on = False
+        stopping = [batch for batch in self._began if batch not in self._stopped]
+        self._stopped.update(stopping)
+        return stopping
+
     def ended(self, batch: tuple[int, ...], problem: FetchProblem | None, now: float, config: FallbackConfig) -> None:
         """A fetch is over: learn from it."""
         began = self._began.pop(batch, None)
@@ -59,7 +67,9 @@ class Fallback:
             return
         for piece in batch:
             self.held &= ~(1 << piece)
-        if problem is None:
+        if batch in self._stopped:
+            self._stopped.remove(batch)  # how long it took says nothing of the source
+        elif problem is None:
             self._retry_s = 0.0
             took = now - began
             if took < config.batch_time_s / 2:

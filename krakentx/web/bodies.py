@@ -190,17 +190,22 @@ def blob_headers(request: Any, size: int, etag: str, headers: Mapping[str, str] 
     return part
 
 
-async def send_blob(request: Any, reader: IBlobReader, *, headers: Mapping[str, str] | None = None) -> None:
+async def send_blob(
+    request: Any, reader: IBlobReader, *, headers: Mapping[str, str] | None = None, take_s: float | None = None
+) -> None:
     """Answer with a blob, or the part that `Range` asks for, while its bytes may still be arriving.
 
     The status is sent when the first bytes may be served, so that what goes wrong before that has a true status. What
     goes wrong later raises too, and `handle_errors` then cuts the connection: the client sees a short body, never a
     wrong one. The reader is closed in any case.
 
+    Args:
+        take_s: how long the client may take nothing; by default five minutes.
+
     Raises:
         RangeNotSatisfiable; Unavailable: nothing came, or the client took nothing, for too long; Corrupt.
     """
-    sender = _Sender(request)
+    sender = _Sender(request, take_s or _TAKE_S)
     try:
         if request.method == b"HEAD":
             blob_headers(request, reader.size, str(reader.digest), headers)
@@ -249,8 +254,9 @@ def _forget_headers(request: Any) -> None:
 class _Sender:
     """Writes to a request no faster than its client takes."""
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: Any, take_s: float) -> None:
         self._request = request
+        self._take_s = take_s
         self._clock: IReactorTime | None = None
         self._paused = False
         self._ready: Deferred[None] | None = None
@@ -259,14 +265,14 @@ class _Sender:
         """Wait until the client has taken enough, then write.
 
         Raises:
-            Unavailable: it took nothing for `_TAKE_S`.
+            Unavailable: it took nothing for too long.
         """
         if self._clock is None:
             self._clock = self._request.channel.site.reactor
             self._request.registerProducer(self, True)
         if self._paused:
             self._ready = Deferred()
-            self._ready.addTimeout(_TAKE_S, self._clock, onTimeoutCancel=self._give_up)
+            self._ready.addTimeout(self._take_s, self._clock, onTimeoutCancel=self._give_up)
             await self._ready
         self._request.write(data)
 

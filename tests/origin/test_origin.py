@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import pytest_twisted
 from attrs import evolve
 from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater
 
 from krakentx.backend.config import BackendChoice, BackendConfig
@@ -18,10 +20,11 @@ from krakentx.backend.config import TestfsConfig as BackendTestfs
 from krakentx.clients.cluster import OriginCluster
 from krakentx.clients.config import HostsConfig
 from krakentx.clients.hosts import HostPool
+from krakentx.clients.origin import PIECES_HEADER
 from krakentx.core.digest import Digest
 from krakentx.core.errors import NotFound, Unavailable
 from krakentx.core.metainfo import MetaInfo, PieceLengths, SumBuilder
-from krakentx.origin.config import MetaInfoGenConfig, OriginConfig
+from krakentx.origin.config import BlobServerConfig, MetaInfoGenConfig, OriginConfig
 from krakentx.origin.service import OriginService, build
 from krakentx.testfs.config import TestfsConfig
 from krakentx.testfs.service import build as build_testfs
@@ -119,6 +122,34 @@ async def test_upload_download_stat_metainfo(origin: OriginService, testfs: Any,
     await eventually(written)
     again = await upload(fetch, base, data, digest)
     assert again.status == 409
+
+
+@pytest_twisted.ensureDeferred
+async def test_agents_that_fetch_pieces_wait_for_a_turn_and_others_do_not(start, tmp_path: Path, fetch) -> None:
+    server = BlobServerConfig(fetches=1, fetch_wait_s=0.3, max_waiting_fetches=1)
+    config = config_of(tmp_path / "origin", blobserver=server)
+    origin = await start(build(config, reactor=reactor, rng=random.Random(1)))
+    data, digest = data_of(8, 60_000_000)  # more than sockets hold
+    assert (await upload(fetch, url(origin), data, digest, 30_000_000)).status == 200
+    where, pieces = f"{url(origin)}/namespace/x/blobs/{digest}", {PIECES_HEADER: "true", "Range": "bytes=0-59999999"}
+    slow = socket.create_connection(("127.0.0.1", origin.http.port_number))
+    head = "".join(f"{name}: {value}\r\n" for name, value in pieces.items())
+    slow.sendall(f"GET /namespace/x/blobs/{digest} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode())
+    await deferLater(reactor, 0.1)
+
+    waits = ensureDeferred(fetch("GET", where, headers=pieces))
+    await deferLater(reactor, 0.1)
+    too_many = await fetch("GET", where, headers=pieces)
+    assert (too_many.status, too_many.headers.getRawHeaders("Retry-After")) == (503, ["1"])
+    assert (await fetch("GET", where, headers={"Range": "bytes=5-9"})).body == data[5:10], "a client that is no agent"
+    waited = await waits
+    assert waited.status == 503
+    assert b"no turn within 0.3 s" in waited.body
+
+    last = ensureDeferred(fetch("GET", where, headers=pieces | {"Range": "bytes=5-9"}))
+    await deferLater(reactor, 0.1)
+    slow.close()
+    assert (await last).body == data[5:10], "one that left makes room"
 
 
 @pytest_twisted.ensureDeferred

@@ -98,6 +98,21 @@ def test_http_alone_takes_at_most_twice_a_direct_pull(http_down: bool) -> None:
         assert world.clock.now < 2 * meta.length / 100e6
 
 
+@pytest.mark.parametrize(("served", "quick"), [(8, True), (10_000, False)])
+def test_slow_cards_and_many_hosts_do_not_end_in_a_crush_for_http(served: int, quick: bool) -> None:
+    """The first piece of an origin takes a third of a second here, and most hosts get none before they look to HTTP.
+
+    Held with an origin that serves them all at once, too: that does end in one, so the world shows what it should.
+    """
+    world = World(5, network=Network(rate=12.5e6, fetches=served))
+    meta = some_blob(12, 4 * MIB)
+    hosts = swarm(world, meta, 200, within_s=0.2, fallback=True)
+    assert finishes(world, 40.0) == quick
+    assert all(host.done for host in hosts) == quick
+    assert world.sent["http"] < 2 * meta.length
+    audit(world)
+
+
 def test_the_swarm_takes_over_from_http_when_it_comes_back() -> None:
     world = World(6, network=Network(rate=200e6))
     meta = some_blob(128, 4 * MIB)

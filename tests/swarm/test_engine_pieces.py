@@ -418,9 +418,14 @@ def test_http_begins_when_the_swarm_gives_nothing_and_stops_when_it_gives(lab: M
     conn, effects = it.accept(1, (1 << 200) - 1)
     pieces = it.asked(effects)
     assert not set(pieces) & set(range(40, 56)), "never what a fetch is writing"
-    it.deliver(conn, pieces[0])
+    stopped = it.only(it.deliver(conn, pieces[0]), fx.StopFetch)
+    assert {stop.pieces for stop in stopped} == {fetches[1].pieces, more[0].pieces}, "peers have them soon enough"
+    assert not it.only(it.deliver(conn, pieces[1]), fx.StopFetch), "told once"
     effects = it.tell(ev.FetchEnded(it.torrent, fetches[1].pieces, FetchProblem.UNAVAILABLE))
     assert not it.only(effects, fx.FetchFromOrigin), "the swarm gives again"
+    assert set(it.asked(effects)) <= set(range(40, 56)), "and what was held is asked of peers"
+    again = it.only(it.wait(1.6), fx.FetchFromOrigin)
+    assert len(again[0].pieces) == 8, "a fetch that was stopped says nothing of the source"
 
 
 def test_http_begins_on_the_dot(lab: Make) -> None:
