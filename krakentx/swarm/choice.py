@@ -42,8 +42,9 @@ class Choice:
             return any_of(wanted, self.desk.rng)
         rarest = torrent.rarity.rarest(wanted)
         fresh = rarest & torrent.rarity.levels[0]
-        if fresh & ours:
-            return any_of(fresh & ours, self.desk.rng)
+        due = fresh & self._due(conn)
+        if due & ours:
+            return any_of(due & ours, self.desk.rng)
         # What is fresh and not ours is being fetched by those whose it is.
         if (fresh and conn.peer.origin) or self.spared(conn, now):
             if conn.asked or conn.receiving is not None:
@@ -52,7 +53,7 @@ class Choice:
             if now < rested_at:
                 self.desk.alarms.no_later(conn, rested_at)
                 return None
-        return any_of(rarest, self.desk.rng)
+        return any_of(due or rarest, self.desk.rng)
 
     def across(self, conn: Conn, now: float) -> tuple[int, bool]:
         """What a connection to another zone may be asked for (`locality`); anything, if it is to our own.
@@ -94,6 +95,17 @@ class Choice:
             if other.link is Link.ACTIVE and not (other.peer.origin or other.complete or other.snubbed)
         )
         return share(torrent.meta.piece_count, self.desk.context.peer_id, agents)
+
+    def _due(self, conn: Conn) -> int:
+        """The pieces that this origin should bring into the swarm, when there are several; all, unless it is one.
+
+        Each origin serves other hosts, and those of one do not know what those of another have just got.
+        """
+        torrent = conn.torrent
+        if not conn.peer.origin or not self.desk.config.dispatch.spare_origins or torrent.careful:
+            return torrent.full
+        others = (origin for origin in torrent.candidates.origins if origin != conn.peer.peer_id)
+        return share(torrent.meta.piece_count, conn.peer.peer_id, others)
 
     def _head(self, torrent: Torrent, now: float) -> int:
         """The next piece of a reader that has waited for it for long: no matter then whose it is."""

@@ -270,7 +270,7 @@ class Engine:
             problem = "reading / writing chunk of piece not supported"
         elif index >= torrent.meta.piece_count or torrent.missing >> index & 1:
             problem = "piece not complete"
-        elif not self._uploads.add(conn.id, index):
+        elif not self._uploads.add(conn.id, index, torrent.given if torrent.phase is Phase.COMPLETE else None):
             problem = "too many requests"
         else:
             # Only what can be had is of use: else anybody could hold a place, and the torrent, by asking for nothing.

@@ -1,4 +1,4 @@
-"""Who asks an origin for which piece, when several agents want the same blob at once.
+"""Who asks an origin for which piece, when several agents want the same blob at once, and which origin.
 
 The line of the origin is the one that all wait for: whatever leaves it twice is lost. Which pieces the others have
 asked for nobody says, so agents that know each other divide the pieces by a rule that each of them can work out:

@@ -106,6 +106,7 @@ class Candidates:
 
     def __init__(self) -> None:
         self._peers: dict[PeerID, PeerInfo] = {}
+        self.origins: frozenset[PeerID] = frozenset()
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -118,6 +119,7 @@ class Candidates:
             self._peers[peer.peer_id] = peer
         while len(self._peers) > limit:
             del self._peers[next(iter(self._peers))]
+        self.origins = frozenset(peer.peer_id for peer in self._peers.values() if peer.origin)
         return fresh
 
     def choose(

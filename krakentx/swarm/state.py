@@ -101,6 +101,7 @@ class Torrent:
     dialled: int = 0  # outgoing ones among them
     writing: int = 0  # pieces whose bytes are arriving over connections
     readers: dict[ReaderID, tuple[int, int]] = Factory(dict)
+    given: set[int] = Factory(set)  # pieces that left here for anybody, since all are here
     givers: dict[PeerID, int] = Factory(dict)  # which agents gave which pieces, until the whole is verified
     trusted: int = 0  # pieces that came from origins
     patience: float = 1.0  # factor on request timeouts, learnt from how long answers take

@@ -9,6 +9,7 @@ milliseconds.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from math import inf
 from random import Random
 
@@ -22,6 +23,8 @@ _LOOKS = 16  # at the line, in the time that a piece takes
 _LOOK_MIN_S, _LOOK_MAX_S = 0.005, 0.1
 _WINDOW = 4  # looks over which a best is taken: what sockets take at once is not what the line carries
 _PROBE = 4  # windows until one more is tried, however full the line seems
+_SCAN = 64  # connections that are looked at for what was never given
+_PASSING = 8  # others who may pass the first in the line for that
 _FADE_S = 10.0  # in which a best that was not reached again falls to a third
 
 
@@ -98,6 +101,8 @@ class Uploads:
         # One piece per connection at a time: what stands behind another piece of the same socket would leave no
         # earlier, and could not be cancelled any more.
         self._leaving: dict[ConnID, tuple[int, float]] = {}  # piece, since when
+        self._given: dict[ConnID, set[int]] = {}  # of those that a seed gives to: the pieces that it gave to anybody
+        self._passed = 0  # how many passed the first in the line
         self._turn: deque[ConnID] = deque()  # connections with something waiting and nothing leaving, each once
         self._mean_s = 0.0  # how long a piece takes, lately
         self._every_s = _LOOK_MIN_S  # while something waits, the line is looked at so often
@@ -139,8 +144,17 @@ class Uploads:
         leaving = self._leaving.get(conn)
         return leaving and leaving[1]
 
-    def add(self, conn: ConnID, piece: int) -> bool:
-        """Queue a piece. False when too many wait already; a piece that is queued anyway is not queued twice."""
+    def add(self, conn: ConnID, piece: int, given: set[int] | None = None) -> bool:
+        """Queue a piece.
+
+        Args:
+            given: of a blob that is all here, the pieces that were given to anybody; kept up to date from now on.
+
+        Returns:
+            False when too many wait already; a piece that is queued anyway is not queued twice.
+        """
+        if given is not None:
+            self._given[conn] = given
         waiting = self._waiting.get(conn)
         leaving = self._leaving.get(conn)
         if leaving is not None and leaving[0] == piece:
@@ -181,6 +195,7 @@ class Uploads:
         if conn in self._waiting:
             self._no_more(conn)
         self._leaving.pop(conn, None)
+        self._given.pop(conn, None)
         self.look_at = -inf
 
     def _no_more(self, conn: ConnID) -> None:
@@ -211,9 +226,10 @@ class Uploads:
         started: list[tuple[ConnID, int]] = []
         turn, leaving = self._turn, self._leaving
         while turn and len(leaving) < self.pace.allowed:
-            conn = turn.popleft()
+            conn, piece = self._next()
+            turn.remove(conn)
             waiting = self._waiting[conn]
-            piece = waiting.popleft()
+            waiting.remove(piece)
             if not waiting:
                 del self._waiting[conn]
             leaving[conn] = (piece, now)
@@ -224,3 +240,29 @@ class Uploads:
             self.look_at = inf
             self.pace.rest()
         return started
+
+    def _next(self) -> tuple[ConnID, int]:
+        """Who is served next, and with what.
+
+        A seed first gives what it never gave: only it has that, and any other piece would be a second copy. For that
+        the first in the line lets others of its torrent pass, so many times.
+        """
+        conn = self._turn[0]
+        piece = self._waiting[conn][0]
+        given = self._given.get(conn)
+        if given is None:
+            return conn, piece
+        passing = self._fresh(given) if self._passed < _PASSING else None
+        self._passed = 0 if passing is None or passing[0] == conn else self._passed + 1
+        conn, piece = passing or (conn, piece)
+        given.add(piece)
+        return conn, piece
+
+    def _fresh(self, given: set[int]) -> tuple[ConnID, int] | None:
+        """The first in the line who waits for a piece of this torrent that was never given."""
+        for conn in islice(self._turn, _SCAN):
+            if self._given.get(conn) is given:
+                for piece in self._waiting[conn]:
+                    if piece not in given:
+                        return conn, piece
+        return None
