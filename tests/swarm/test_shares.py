@@ -68,6 +68,24 @@ def test_an_origin_is_asked_for_our_share_first(three: tuple[Lab, ConnID, list[f
     assert rest[0] not in asked
 
 
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_each_of_several_origins_is_asked_for_its_share_first(lab: Make, rank: int) -> None:
+    """No other agent is known, so all that this origin should bring is ours to ask for."""
+    it = lab(9)
+    it.add()
+    number = (3, 5, 7)[rank]
+    offers = it.offer(*(it.peer(origin, origin=True) for origin in (3, 5, 7)))
+    conn = next(dial.conn for dial in it.only(offers, fx.Dial) if dial.peer.peer_id == it.id(number))
+    it.tell(ev.DialSucceeded(conn))
+    asked = it.asked(it.tell(ev.HandshakeReceived(conn, it.handshake(number, FULL))), conn)
+    for turn in range(4):
+        it.deliver(conn, asked[turn])
+        it.wait(0.02)
+        asked = it.asked(it.seen, conn)
+    assert set(asked[:3]) == {rank, rank + 3, rank + 6}
+    assert len(asked) > 3, "the others do not give theirs: then it is asked for those too"
+
+
 def test_a_reader_waits_a_second_for_a_piece_that_is_not_ours(three: tuple[Lab, ConnID, list[fx.Effect]]) -> None:
     it, origin, effects = three
     it.tell(ev.ReaderWants(it.torrent, ReaderID(1), 0, 9))

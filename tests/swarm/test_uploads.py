@@ -64,6 +64,45 @@ def test_the_same_piece_is_queued_once_and_the_queue_is_bounded() -> None:
     assert len(uploads) == 3
 
 
+def served(uploads: Uploads, now: float = 0.0) -> list[tuple[ConnID, int]]:
+    """Everything that waits, in the order in which it leaves with one slot."""
+    order = []
+    while started := uploads.start(now):
+        order += started
+        uploads.sent(*started[0], now)
+    return order
+
+
+def test_a_seed_gives_first_what_it_never_gave() -> None:
+    uploads, given = queue(slots=1), {1}
+    for conn, piece in ((A, 1), (B, 1), (C, 2), (D, 3)):
+        uploads.add(conn, piece, given)
+    assert served(uploads) == [(C, 2), (D, 3), (A, 1), (B, 1)]
+    assert given == {1, 2, 3}
+    for conn, piece in ((B, 2), (A, 3)):
+        uploads.add(conn, piece, given)
+    assert served(uploads) == [(B, 2), (A, 3)], "after that it is first come, first served"
+
+
+def test_who_is_first_in_the_line_is_passed_by_some_only() -> None:
+    uploads, given = queue(slots=1), {0}
+    uploads.add(A, 0, given)
+    for number in range(100, 140):
+        uploads.add(ConnID(number), number, given)
+    order = [conn for conn, _ in served(uploads)]
+    assert order.index(A) == 8
+    assert sorted(order) == [A, *map(ConnID, range(100, 140))]
+
+
+def test_a_new_blob_does_not_pass_an_old_one() -> None:
+    uploads, old, new = queue(slots=1), {1}, set[int]()
+    uploads.add(A, 1, old)
+    uploads.add(B, 7, new)
+    uploads.add(C, 1)  # of a blob of which only a part is here
+    uploads.add(D, 8, new)
+    assert served(uploads) == [(A, 1), (B, 7), (C, 1), (D, 8)]
+
+
 def test_cancel_drops_what_waits_only() -> None:
     uploads = queue(slots=1)
     uploads.add(A, 1)
