@@ -19,6 +19,7 @@ from krakentx.wire.messages import AnnouncePiece, CancelPiece, PiecePayload, Pie
 _PATIENCE_MAX = 16.0
 _GIVE_UP = 4  # time-outs without a sign until a connection is closed
 _MOVE_TRIES = 4
+_SLOW = 3.0  # a piece that takes so much longer than others comes slowly
 _UNSOLICITED_MAX = 3
 _CAREFUL_S = 15.0  # how long suspect pieces are asked of origins only, when they give nothing
 
@@ -118,7 +119,7 @@ class Downloads:
         torrent, config = conn.torrent, self.desk.config.dispatch
         slow = conn.mask & torrent.missing & torrent.writing & ~torrent.requests.asked
         for piece in indices(slow):
-            if conn.receiving != piece and self._writer(torrent, piece, now - config.stall_timeout_s) is not None:
+            if conn.receiving != piece and self._slow(torrent, piece, now) is not None:
                 self._ask(conn, piece, now)
                 return
         for piece in indices(waiting):
@@ -130,10 +131,11 @@ class Downloads:
                 return
         self.desk.alarms.no_later(torrent, now + config.endgame_patience_s)
 
-    def _writer(self, torrent: Torrent, piece: int, before: float) -> Conn | None:
-        """The connection that has been receiving `piece` since some time before."""
+    def _slow(self, torrent: Torrent, piece: int, now: float) -> Conn | None:
+        """The connection that has been receiving `piece` for much longer than pieces take."""
+        long_s = max(self.desk.config.dispatch.stall_timeout_s, _SLOW * torrent.takes_s)
         for conn in torrent.conns.values():
-            if conn.receiving == piece and conn.receiving_since <= before:
+            if conn.receiving == piece and conn.receiving_since <= now - long_s:
                 return conn
         return None
 
@@ -227,7 +229,7 @@ class Downloads:
         conn.waiting_since = now
         if torrent.phase is Phase.LEECHING and torrent.missing & bit and not torrent.fallback.held & bit:
             if torrent.writing & bit:
-                slow = self._writer(torrent, piece, now - self.desk.config.dispatch.stall_timeout_s)
+                slow = self._slow(torrent, piece, now)
                 if slow is not None:
                     self.connections.give_up(slow, f"piece {piece} came quicker from another", now)
             if not torrent.writing & bit:
@@ -259,6 +261,7 @@ class Downloads:
             return
         conn.receiving = None
         conn.waiting_since = now
+        torrent.takes_s += (now - conn.receiving_since - torrent.takes_s) / 8
         torrent.writing &= ~(1 << piece)
         if not good:
             torrent.corrupt += 1

@@ -104,6 +104,7 @@ class Torrent:
     given: set[int] = Factory(set)  # pieces that left here for anybody, since all are here
     givers: dict[PeerID, int] = Factory(dict)  # which agents gave which pieces, until the whole is verified
     trusted: int = 0  # pieces that came from origins
+    takes_s: float = 0.0  # how long the bytes of a piece take lately
     patience: float = 1.0  # factor on request timeouts, learnt from how long answers take
     agents_gave: float = 0.0  # share of the latest pieces that came from agents, 0..1
     head: int = 0  # mask of the piece that a reader waits for

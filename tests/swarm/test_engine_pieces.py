@@ -17,6 +17,7 @@ from krakentx.wire.messages import AnnouncePiece, CancelPiece, Complete, PieceEr
 
 LENGTH = 1 << 20
 FULL = (1 << 10) - 1
+FULL20 = (1 << 20) - 1
 Make = Callable[..., Any]
 
 
@@ -235,6 +236,25 @@ def test_s30_a_peer_that_trickles_is_given_up_too(lab: Make) -> None:
             break
     assert closed
     assert 15.0 < it.now < 18.0
+
+
+@pytest.mark.parametrize(("takes_s", "doubled"), [(0.2, True), (1.5, False)])
+def test_a_piece_is_slow_by_what_pieces_take(lab: Make, takes_s: float, doubled: bool) -> None:
+    """Where all lines are full every piece takes seconds, and second copies would only fill them more."""
+    it = lab(pieces=20)
+    it.add()
+    conn, _ = it.accept(1, FULL20)
+    for piece in range(19):
+        it.payload(conn, it.asked(it.seen, conn)[piece])
+        it.wait(takes_s)
+        it.tell(ev.PieceArrived(conn, it.asked(it.seen, conn)[piece], True))
+    last = it.asked(it.seen, conn)[19]
+    it.payload(conn, last)
+    other, _ = it.accept(2, FULL20)
+    for _ in range(30):
+        it.tell(ev.PieceProgress(conn))
+        it.wait(0.1)
+    assert (last in it.asked(it.seen, other)) == doubled
 
 
 def test_s30_all_requests_lost_at_once_are_asked_again(lab: Make) -> None:
