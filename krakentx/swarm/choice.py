@@ -42,7 +42,7 @@ class Choice:
             return any_of(wanted, self.desk.rng)
         rarest = torrent.rarity.rarest(wanted)
         fresh = rarest & torrent.rarity.levels[0]
-        due = fresh & self._due(conn)
+        due = fresh and fresh & self._due(conn)
         if due & ours:
             return any_of(due & ours, self.desk.rng)
         # What is fresh and not ours is being fetched by those whose it is.

@@ -275,8 +275,9 @@ class Downloads:
             torrent.givers[key] = torrent.givers.get(key, 0) | 1 << piece
         torrent.bytes_from_peers += torrent.meta.piece_size(piece)
         torrent.agents_gave += ((0.0 if conn.peer.origin else 1.0) - torrent.agents_gave) / 8
-        for batch in torrent.fallback.stop():
-            self.desk.emit(StopFetch(torrent.info_hash, batch))
+        if not torrent.careful:  # then HTTP is one of the few ways, however well the others work
+            for batch in torrent.fallback.stop():
+                self.desk.emit(StopFetch(torrent.info_hash, batch))
         self._gained(torrent, piece, "origin" if conn.peer.origin else "peer", now)
         self.refill(conn, now)
         if conn.far:
