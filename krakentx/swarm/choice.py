@@ -87,7 +87,7 @@ class Choice:
     def _share(self, conn: Conn) -> int:
         """The pieces that this connection should be asked for first: all, unless it is an origin's."""
         torrent = conn.torrent
-        if not conn.peer.origin or not self.desk.config.dispatch.spare_origins or torrent.careful:
+        if not self._sparing(conn):
             return torrent.full
         agents = (
             other.peer.peer_id
@@ -96,13 +96,17 @@ class Choice:
         )
         return share(torrent.meta.piece_count, self.desk.context.peer_id, agents)
 
+    def _sparing(self, conn: Conn) -> bool:
+        """It is an origin, and what leaves it twice is lost."""
+        return conn.peer.origin and self.desk.config.dispatch.spare_origins and not conn.torrent.careful
+
     def _due(self, conn: Conn) -> int:
         """The pieces that this origin should bring into the swarm, when there are several; all, unless it is one.
 
         Each origin serves other hosts, and those of one do not know what those of another have just got.
         """
         torrent = conn.torrent
-        if not conn.peer.origin or not self.desk.config.dispatch.spare_origins or torrent.careful:
+        if not self._sparing(conn):
             return torrent.full
         others = (origin for origin in torrent.candidates.origins if origin != conn.peer.peer_id)
         return share(torrent.meta.piece_count, conn.peer.peer_id, others)
@@ -133,7 +137,7 @@ class Choice:
         moment: else the origin, which often answers first, would give the first pieces of every blob to every host.
         """
         torrent = conn.torrent
-        if not conn.peer.origin or not self.desk.config.dispatch.spare_origins or torrent.careful:
+        if not self._sparing(conn):
             return 0.0
         until = 0.0
         for other in torrent.conns.values():
