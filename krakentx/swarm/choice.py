@@ -8,7 +8,8 @@ from krakentx.swarm.picker import any_of, lowest
 from krakentx.swarm.shares import share
 from krakentx.swarm.state import Conn, Desk, Link, Torrent
 
-_SPARE_S = 0.05  # how long an idle origin is spared for a piece that agents hold
+_SPARE_S = 0.05  # how long an idle origin is spared, at least, for a piece that agents hold
+_SPARE_MAX_S = 2.0  # and at most: agents that brought much may all be gone
 _FRESH_S = 0.01  # and for one that other agents should ask it for
 _HEAD_S = 1.0  # how long a reader waits for a piece that another agent should bring
 _SEEDED_S = 1.0  # how long a piece of an agent that has everything may take while origins are spared
@@ -49,7 +50,8 @@ class Choice:
         if (fresh and conn.peer.origin) or self.spared(conn, now):
             if conn.asked or conn.receiving is not None:
                 return None
-            rested_at = conn.gave_at + (_FRESH_S if fresh else _SPARE_S)
+            # The more the others bring while it gives one piece, the less would be won by asking it again soon.
+            rested_at = conn.gave_at + (_FRESH_S if fresh else min(max(_SPARE_S, conn.rest_s), _SPARE_MAX_S))
             if now < rested_at:
                 self.desk.alarms.no_later(conn, rested_at)
                 return None

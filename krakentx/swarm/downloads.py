@@ -244,6 +244,7 @@ class Downloads:
         torrent.writing |= 1 << piece
         torrent.gain_at = conn.receiving_since = now
         conn.receiving = piece
+        conn.lacked = torrent.missing.bit_count()
         self.desk.emit(ReceivePiece(conn.id, torrent.info_hash, piece))
         self.desk.alarms.no_later(conn, now + self.desk.config.dispatch.stall_timeout_s)
         # It comes: a second copy that has not begun elsewhere is not needed. If this one stalls, it is asked for anew.
@@ -270,6 +271,7 @@ class Downloads:
         conn.useful_at = conn.gave_at = torrent.gain_at = now
         if conn.peer.origin:
             torrent.trusted |= 1 << piece
+            conn.rest_s = (conn.lacked - torrent.missing.bit_count()) * (now - conn.receiving_since)
         else:
             key = conn.peer.peer_id
             torrent.givers[key] = torrent.givers.get(key, 0) | 1 << piece

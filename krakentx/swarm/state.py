@@ -61,6 +61,8 @@ class Conn:
     receiving_since: float = 0.0
     waiting_since: float = 0.0  # for the next sign that a request is being answered
     gave_at: float = 0.0  # last piece that came
+    lacked: int = 0  # how many pieces, when the latest began to come
+    rest_s: float = 0.0  # how long its latest piece took, times the pieces that others brought meanwhile
     snubbed: bool = False  # let a request time out: gets no new one until it sends something
     late: int = 0  # pieces asked for and given up, which may come all the same
     unsolicited: int = 0

@@ -504,6 +504,29 @@ def test_an_origin_is_spared_while_agents_deliver_and_used_when_they_do_not(lab:
     assert len(it.asked(it.wait(0.2), dial.conn)) == 1, "one at a time of the rest"
 
 
+@pytest.mark.parametrize(("took_s", "brought", "rest_s"), [(0.1, 4, 0.4), (1.0, 9, 2.0), (0.1, 0, 0.05)])
+def test_an_origin_rests_the_longer_the_more_agents_bring(
+    lab: Make, took_s: float, brought: int, rest_s: float
+) -> None:
+    it = lab(pieces=64)
+    it.add()
+    agent, _ = it.accept(1, (1 << 64) - 1 - (1 << 63))
+    dial = it.only(it.offer(it.peer(2, origin=True)), fx.Dial)[0]
+    asked = it.engine._desk.conns[agent].asked
+    for _ in range(20):
+        it.deliver(agent, next(iter(asked)))
+    it.tell(ev.DialSucceeded(dial.conn))
+    it.tell(ev.HandshakeReceived(dial.conn, it.handshake(2, (1 << 64) - 1)))
+    it.tell(ev.PayloadOffered(dial.conn, PiecePayload(63, 0, LENGTH)))
+    for _ in range(brought):
+        it.deliver(agent, next(iter(asked)))
+    it.now += took_s
+    effects = it.tell(ev.PieceArrived(dial.conn, 63, True))
+    assert not it.asked(effects, dial.conn)
+    assert not it.asked(it.wait(rest_s - 0.01), dial.conn)
+    assert it.asked(it.wait(0.02), dial.conn)
+
+
 def test_every_payload_gets_exactly_one_answer(lab: Make) -> None:
     it = lab()
     it.add()
