@@ -24,10 +24,10 @@ devcluster: $(RUNTIME)  ## run a herd and two agents here (KRAKEN_DATA=.devclust
 test: $(DEV)  ## run the tests (ARGS="-k wire -x" picks some)
 	@$(PY) -m pytest $(ARGS)
 
-faults: $(RUNTIME)  ## play SEEDS=1000 small swarms under random faults (ARGS="--first 5000 --jobs 1")
+faults: $(DEV)  ## play SEEDS=1000 small swarms under random faults (ARGS="--first 5000 --jobs 1")
 	@$(PY) -m krakentx.cli.faults $(SEEDS) $(ARGS)
 
-scale: $(RUNTIME)  ## a table of simulated swarms, held to the last figures (FULL=1: at full size, for hours)
+scale: $(DEV)  ## a table of simulated swarms, held to the last figures (FULL=1: at full size, for hours)
 	@$(PY) -m tests.bench.scale $(if $(FULL),--full) $(ARGS)
 
 fuzz: $(FUZZ)  ## feed RUNS=1000000 hostile inputs to the readers of what strangers send (ARGS="--only wire")

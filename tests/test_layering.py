@@ -34,7 +34,7 @@ LIBRARIES = {
     "core": {"attrs", "blake3", "isal", "mmh3", "typing_extensions"},
     "wire": {"attrs", "google", "typing_extensions"},
     "swarm": {"attrs", "typing_extensions"},
-    "sim": {"attrs", "typing_extensions"},
+    "sim": {"attrs", "numba", "numpy", "typing_extensions"},
 }
 # Time and chance are arguments in these rooms, and nothing there waits or speaks to the world.
 IMPURE = {"asyncio", "concurrent", "datetime", "logging", "selectors", "socket", "subprocess", "threading", "time"}

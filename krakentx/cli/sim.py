@@ -18,7 +18,7 @@ import attrs
 from krakentx.config.fields import parse_duration, parse_size
 from krakentx.core.errors import ConfigError, InvalidInput
 from krakentx.core.metainfo import DEFAULT_PIECE_LENGTHS
-from krakentx.sim import plot, report
+from krakentx.sim import fair, plot, report
 from krakentx.sim.faults import Faults, StrongSums
 from krakentx.sim.scenario import POLICIES, Scenario, run
 from krakentx.swarm.config import BandwidthConfig
@@ -209,6 +209,8 @@ def sim(args: argparse.Namespace) -> int:
     scenario = scenario_of(args)
     if args.plot is not None and args.plot.suffix.lower() != ".svg":
         raise ConfigError("only .svg can be drawn", args.plot)
+    if not fair.COMPILED:
+        print("numba is not installed; with it (pip install numba) this takes a fraction of the time", file=sys.stderr)
     bar = _Bar()
     with ExitStack() as stack:
 

@@ -6,6 +6,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from itertools import count
+from math import inf
 from typing import Any
 
 from attrs import Factory, define
@@ -22,13 +23,16 @@ class Clock:
 
     Args:
         hop_s: how long `hop` takes.
-        settle: called when time is about to pass and `unsettled` is set; it may ask for more.
+        settle: called when time is about to pass and `unsettled` is set. Returns when `ripe` is to be called next,
+            unless it settles again before.
     """
 
     hop_s: float
-    settle: Callable[[], None] = lambda: None
+    settle: Callable[[], float] = lambda: inf
+    ripe: Callable[[], None] = lambda: None
     unsettled: bool = False
     now: float = 0.0
+    _ripe_at: float = inf
     _soon: deque[tuple[Action, tuple[Any, ...]]] = Factory(deque)
     _hops: deque[tuple[float, Action, tuple[Any, ...]]] = Factory(deque)
     _heap: list[tuple[float, int, Action, tuple[Any, ...]]] = Factory(list)
@@ -57,16 +61,19 @@ class Clock:
                 continue
             if self.unsettled:
                 self.unsettled = False
-                self.settle()
-                continue
-            if hops and (not heap or hops[0][0] < heap[0][0]):
+                self._ripe_at = self.settle()
+            ripe_at = self._ripe_at
+            if hops and hops[0][0] < ripe_at and (not heap or hops[0][0] < heap[0][0]):
                 when, action, args = hops.popleft()
-            elif heap:
+            elif heap and heap[0][0] < ripe_at:
                 when, _, action, args = pop(heap)
+            elif ripe_at < inf:
+                when, action, args = ripe_at, self.ripe, ()
             else:
                 return False
             if when > until_s:
-                heapq.heappush(heap, (when, -1, action, args))
+                if when < ripe_at:
+                    heapq.heappush(heap, (when, -1, action, args))
                 self.now = until_s
                 return False
             self.now = when

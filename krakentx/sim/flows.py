@@ -1,24 +1,15 @@
-"""Lines and the flows over them: each flow gets its max-min fair share, kept up to date where something changed.
-
-A line has a level: what a flow may have that nothing else holds back. A flow runs at the lowest level of its lines.
-When a flow begins or ends, the levels of its lines are found anew; a line whose level changed has its neighbours look
-again, but only over those flows which it holds back, before or after. So a change spreads as far as it matters and no
-farther. A level falls as far as it must, and rises only when there is more than half a per cent to be had: without
-that, every end of a flow would stir the whole swarm by ever smaller amounts. What is lost by it is never more than
-that half per cent, and no line ever carries more than it can: that is checked at every change.
-"""
+"""Lines, and flows over them: bytes that take as long as their fair share of the lines makes them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 
 from attrs import Factory, define
 
+from krakentx.sim import fair
 from krakentx.sim.clock import Clock
 
-_RISE = 1.005
-_FUZZ = 1e-6  # of a capacity, or of the bytes of a flow: rounding
+_LINES, _FLOWS = 16, 64  # room at the start
 
 
 @define(eq=False)
@@ -29,146 +20,99 @@ class Line:
         capacity: bytes per second.
     """
 
+    number: int
     name: str
     capacity: float
-    level: float = inf
-    spare: float = 0.0  # of the capacity, at least, as long as it holds back nobody; else not above 0
     carried: float = 0.0  # bytes so far, of flows that have ended
-    flows: dict[Flow, tuple[Line, ...]] = Factory(dict)  # and the other lines of each
-
-    @property
-    def used(self) -> float:
-        """The sum of the rates."""
-        return sum([flow.rate for flow in self.flows])
 
 
 @define(eq=False)
 class Flow:
     """Bytes on their way over some lines."""
 
+    number: int
     lines: tuple[Line, ...]
     size: float
     done: Callable[[], None]
-    left: float
-    rate: float = 0.0
-    since: float = 0.0  # when `left` was true
-    ends: float = inf
-    alarm: float = inf  # the earliest time at which it will be looked at
-
-    def moved(self, now: float) -> float:
-        """Bytes that have passed."""
-        return self.size - max(0.0, self.left - self.rate * (now - self.since))
 
 
 @define
 class Flows:
-    """All flows of a world. Its `settle` must run before time passes."""
+    """All flows of a world."""
 
     clock: Clock
-    _dirty: dict[Line, None] = Factory(dict)
-    _moved: dict[Flow, None] = Factory(dict)
+    lines: list[Line] = Factory(list)
+    _rows: fair.Rows = Factory(lambda: fair.rows(_LINES, _FLOWS))
+    _live: list[Flow | None] = Factory(lambda: [None] * _FLOWS)
+    _free: list[int] = Factory(lambda: list(range(_FLOWS)))
+    _freed: list[int] = Factory(list)  # free as soon as the changes of this instant are settled
+
+    def __attrs_post_init__(self) -> None:
+        self.clock.settle, self.clock.ripe = self._settle, self._end_next
+
+    def line(self, name: str, capacity: float) -> Line:
+        """A new line of so many bytes per second."""
+        line = Line(len(self.lines), name, capacity)
+        if line.number == len(self._rows.lines):
+            self._settle()
+            self._rows = fair.rows(2 * line.number, len(self._live), self._rows)
+        self.lines.append(line)
+        fair.open_line(self._rows, line.number, capacity)
+        return line
 
     def start(self, lines: tuple[Line, ...], size: float, done: Callable[[], None]) -> Flow:
         """Begin a flow; `done` is called when its last byte has passed."""
-        flow = Flow(lines, size, done, size, since=self.clock.now)
+        if not self._free:
+            self._grow()
+        flow = Flow(self._free.pop(), lines, size, done)
+        self._live[flow.number] = flow
+        first, second, third, fourth = [line.number for line in lines] + fair.NO_LINE * (fair.WAYS - len(lines))
+        fair.join(self._rows, flow.number, size, self.clock.now, (first, second, third, fourth))
         self.clock.unsettled = True
-        for line in lines:
-            line.flows[flow] = tuple([other for other in lines if other is not line])
-            line.spare = -inf
-            self._dirty[line] = None
-        self._moved[flow] = None
         return flow
+
+    def _grow(self) -> None:
+        room = len(self._live)
+        self._rows = fair.rows(len(self._rows.lines), 2 * room, self._rows)
+        self._live += [None] * room
+        self._free += range(room, 2 * room)
 
     def stop(self, flow: Flow) -> float:
         """End a flow early. Returns the bytes that passed."""
-        passed = flow.moved(self.clock.now)
+        passed = self.moved(flow)
         self._end(flow, passed)
         return passed
 
+    def moved(self, flow: Flow) -> float:
+        """Bytes of a flow that have passed."""
+        return flow.size - fair.left(self._rows, flow.number, self.clock.now)
+
+    def takes_s(self, flow: Flow, size: float) -> float:
+        """How long the next `size` bytes of a flow take, or what is left of it, at its present rate."""
+        return fair.takes_s(self._rows, flow.number, size, self.clock.now)
+
     def passed(self, line: Line) -> float:
         """Bytes that a line has carried until now."""
-        now = self.clock.now
-        return line.carried + sum([flow.moved(now) for flow in line.flows])
+        return line.carried + fair.moved_on(self._rows, line.number, self.clock.now)
 
     def _end(self, flow: Flow, passed: float) -> None:
-        flow.ends = flow.alarm = inf
-        self._moved.pop(flow, None)
-        self.clock.unsettled = True
+        fair.leave(self._rows, flow.number)
+        self._live[flow.number] = None
+        self._freed.append(flow.number)
         for line in flow.lines:
-            del line.flows[flow]
             line.carried += passed
-            self._dirty[line] = None
+        self.clock.unsettled = True
 
-    def settle(self) -> None:
-        """Find the rates that hold from now on."""
-        dirty, moved = self._dirty, self._moved
-        while dirty:
-            line = next(iter(dirty))
-            del dirty[line]
-            if line.spare > _FUZZ * line.capacity:
-                continue
-            before, level = line.level, _level(line)
-            if before == level or before < level <= before * _RISE:
-                continue
-            line.level = level
-            low, rise = (level, 0.0) if level < before else (before, level - before)
-            for flow, others in line.flows.items():
-                touched = before <= flow.rate or level < flow.rate
-                for other in others:
-                    if low < other.level:
-                        other.spare -= rise
-                        dirty[other] = None
-                        touched = True
-                if touched:
-                    moved[flow] = None
-        now = self.clock.now
-        for flow in moved:
-            rate = inf
-            for line in flow.lines:
-                if line.level < rate:
-                    rate = line.level
-            if rate != flow.rate:
-                self._run_at(flow, rate, now)
-        moved.clear()
+    def _settle(self) -> float:
+        """Find the rates that hold from now on. Returns when the next flow ends."""
+        self._free += self._freed
+        self._freed.clear()
+        return fair.settle(self._rows, self.clock.now)
 
-    def _run_at(self, flow: Flow, rate: float, now: float) -> None:
-        flow.left -= flow.rate * (now - flow.since)
-        flow.since = now
-        flow.rate = rate
-        left = flow.left
-        flow.ends = ends = now + (left if left > 0.0 else 0.0) / rate
-        if ends < flow.alarm:
-            flow.alarm = ends
-            self.clock.at(ends - now, self._look, flow, ends)
-
-    def _look(self, flow: Flow, alarm: float) -> None:
-        """A flow may have ended, unless it was slowed down meanwhile."""
-        if flow.alarm != alarm:
-            return
-        now = self.clock.now
-        if flow.ends > now and (flow.ends - now) * flow.rate > _FUZZ * flow.size:
-            flow.alarm = flow.ends
-            self.clock.at(flow.ends - now, self._look, flow, flow.ends)
-            return
-        for line in flow.lines:
-            assert line.used <= line.capacity * (1 + _FUZZ), f"{line.name} carries {line.used} of {line.capacity}"
+    def _end_next(self) -> None:
+        flow = self._live[fair.next_end(self._rows)]
+        assert flow is not None, "a flow that has ended ends again"
+        over = fair.overloaded(self._rows, flow.number)
+        assert over < 0, f"{self.lines[over].name} carries more than its {self.lines[over].capacity}"
         self._end(flow, flow.size)
         flow.done()
-
-
-def _level(line: Line) -> float:
-    """What a flow of this line may have that no other line holds back; inf when others hold back all of them."""
-    bounds = [
-        others[0].level if len(others) == 1 else min([other.level for other in others])
-        for others in line.flows.values()
-    ]
-    bounds.sort()
-    rest, count = line.capacity, len(bounds)
-    for bound in bounds:
-        if bound * count >= rest:
-            line.spare = 0.0
-            return rest / count
-        rest -= bound
-        count -= 1
-    line.spare = rest
-    return inf

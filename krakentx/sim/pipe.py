@@ -109,9 +109,8 @@ class End:
             if not (self.chunks and self.far.chunks):
                 self.behind.append(event)
                 return
-            flow = self.flow
-            if flow is not None and flow.rate:
-                wait_s = min(_CHUNK / flow.rate, flow.ends - clock.now)
+            if self.flow is not None:
+                wait_s = self.wire.flows.takes_s(self.flow, _CHUNK)
         if wait_s or self.between:
             self.between.append(event)
             self.between_until = max(self.between_until, clock.now + wait_s)
@@ -151,7 +150,7 @@ class End:
 
     def _progress(self, parcel: Parcel) -> None:
         if self.leaving is parcel:
-            if self.flow is not None and self.flow.rate:
+            if self.flow is not None:
                 self.wire.clock.hop(self.far.progressed, parcel)
             self.wire.clock.at(_PROGRESS_S, self._progress, parcel)
 

@@ -20,7 +20,7 @@ from krakentx.core.peer import InfoHash, PeerContext, PeerID, PeerInfo
 from krakentx.sim.clock import Clock
 from krakentx.sim.faults import Faults, StrongSums
 from krakentx.sim.fetch import Fetch, Server
-from krakentx.sim.flows import Flows, Line
+from krakentx.sim.flows import Flows
 from krakentx.sim.host import Host, MakeMind, Mind
 from krakentx.sim.network import Network
 from krakentx.sim.pipe import Rack, Wire, connect
@@ -73,7 +73,6 @@ class World:
         self.rng = Random(self.seed)
         self.clock = Clock(self.network.latency_s)
         self.flows = Flows(self.clock)
-        self.clock.settle = self.flows.settle
         self.wire = Wire(self.clock, self.flows)
         names = tuple(f"tracker{number}:8351" for number in range(self.network.trackers))
         self.trackers = Trackers(Random(self.rng.random()), names)
@@ -108,7 +107,7 @@ class World:
 
     def add_rack(self, name: str, rate: float) -> Rack:
         """A rack with an uplink of `rate` bytes per second, each way."""
-        return Rack(name, Line(f"{name} up", rate), Line(f"{name} down", rate))
+        return Rack(name, self.flows.line(f"{name} up", rate), self.flows.line(f"{name} down", rate))
 
     def add_host(
         self,
@@ -132,8 +131,8 @@ class World:
             clock=self.clock,
             execute=self._do,
             told=None if self.listen is None else self._listened,
-            up=Line(f"{name} up", min(rate, caps.egress_bytes_s or rate)),
-            down=Line(f"{name} down", min(rate, caps.ingress_bytes_s or rate)),
+            up=self.flows.line(f"{name} up", min(rate, caps.egress_bytes_s or rate)),
+            down=self.flows.line(f"{name} down", min(rate, caps.ingress_bytes_s or rate)),
             rack=rack,
             hash_rate=self.network.hash_rate,
         )

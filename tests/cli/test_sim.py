@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from krakentx.cli.main import main
+from krakentx.sim import fair
 
 SMALL = ("sim", "--hosts", "12", "--origins", "2", "--blobs", "2", "--blob-size", "20MB", "--piece-length", "1MB")
 
@@ -36,6 +39,18 @@ def test_a_seed_fixes_every_byte_that_is_written(tmp_path: Path, capsys: pytest.
         written.append([capsys.readouterr().out, *(path.read_bytes() for path in files.values())])
     assert written[0] == written[1]
     assert all(first != other for first, other in zip(written[0], written[2], strict=True))
+
+
+def test_what_is_not_compiled_gives_the_same_bytes(tmp_path: Path) -> None:
+    assert fair.COMPILED, "the dev extra installs it"
+    faults = ("--racks", "3", "--uplink", "0.5", "--host-death", "0.1", "--blackout", "0.1", "--reset", "0.02")
+    compiled, plain = tmp_path / "compiled", tmp_path / "plain"
+    call(*faults, "--record", str(compiled))
+    without = "import sys; sys.modules['numba'] = None; from krakentx.cli.main import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", without, *SMALL, *faults, "--record", str(plain)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stderr
+    assert "numba is not installed" in told
+    assert compiled.read_bytes() == plain.read_bytes()
 
 
 def test_the_figures_hold_what_was_asked_and_what_came(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

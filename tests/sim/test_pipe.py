@@ -7,7 +7,7 @@ from attrs import Factory, define
 from krakentx.core.peer import InfoHash
 from krakentx.sim.clock import Clock
 from krakentx.sim.faults import Fate, Parcel
-from krakentx.sim.flows import Flows, Line
+from krakentx.sim.flows import Flows
 from krakentx.sim.pipe import End, Endpoint, Wire, connect
 from krakentx.swarm.events import ConnID, Event, MessageReceived, PayloadOffered, PieceArrived
 from krakentx.wire.messages import AnnouncePiece
@@ -39,8 +39,9 @@ def pair(*, chunks: tuple[bool, bool]) -> tuple[Clock, End, Listener]:
     """A connection over which a piece of four MiB has been leaving for 100 ms, and the host at its far end."""
     clock = Clock(HOP_S)
     flows = Flows(clock)
-    clock.settle = flows.settle
-    near, far = (Listener(clock=clock, up=Line(f"{n} up", RATE), down=Line(f"{n} down", RATE)) for n in "ab")
+    near, far = (
+        Listener(clock=clock, up=flows.line(f"{n} up", RATE), down=flows.line(f"{n} down", RATE)) for n in "ab"
+    )
     end = connect(Wire(clock, flows), near, ConnID(1), far, ConnID(1))
     end.chunks, end.far.chunks = chunks
     end.send_piece(Parcel(InfoHash(bytes(20)), 0, 4 * MIB, True, True, False, Fate.ARRIVES))

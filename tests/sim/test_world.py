@@ -171,13 +171,13 @@ def test_a_process_that_comes_back_keeps_its_pieces() -> None:
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_the_audit_holds_the_limits_of_the_configuration(forgotten: bool) -> None:
     limits = BandwidthConfig(enable=True, egress_bits_per_sec=80_000_000, ingress_bits_per_sec=160_000_000)
-    world = World(5, config=SwarmConfig(conn=ConnConfig(bandwidth=limits)))
+    limited = SwarmConfig(conn=ConnConfig(bandwidth=limits))
+    world = World(5, config=SwarmConfig() if forgotten else limited)
     meta = some_blob(16)
     swarm(world, meta, 4, within_s=0.0)
-    assert {(host.up.capacity, host.down.capacity) for host in world.hosts.values()} == {(10e6, 20e6)}
-    if forgotten:
-        for host in world.hosts.values():
-            host.up.capacity = host.down.capacity = 100e6
+    capacity = (100e6, 100e6) if forgotten else (10e6, 20e6)
+    assert {(host.up.capacity, host.down.capacity) for host in world.hosts.values()} == {capacity}
+    world.config = limited
     assert finishes(world, 30.0)
     if forgotten:
         with pytest.raises(AssertionError, match="carried"):
