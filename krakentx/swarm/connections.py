@@ -45,7 +45,7 @@ class Connections:
         """Dial candidates while an unfinished torrent has slots for it.
 
         Args:
-            more: dial so many even beyond the usual share of the slots.
+            more: dial so many even beyond the usual share of the slots, of our zone, in the place of idle far ones.
         """
         desk = self.desk
         limits = desk.config.connstate
@@ -54,17 +54,19 @@ class Connections:
 
         def shunned(peer: PeerInfo) -> bool:
             careful = torrent.careful and not peer.origin
-            return careful or desk.blacklist.shunned(torrent.info_hash, peer.peer_id, now)
+            beyond = torrent.dialled >= limits.dialled_limit and desk.far(peer.zone)
+            return careful or beyond or desk.blacklist.shunned(torrent.info_hash, peer.peer_id, now)
 
         def preferred(peer: PeerInfo) -> bool:
             return desk.far(peer.zone) == far_next
 
         most = max(limits.dialled_limit, torrent.dialled + more)
-        while (
-            torrent.dialled < most
-            and len(torrent.conns) < limits.max_open_conn
-            and len(desk.conns) < limits.max_total_conn
-        ):
+        while torrent.dialled < most and len(desk.conns) < limits.max_total_conn:
+            far = None
+            if len(torrent.conns) >= limits.max_open_conn:
+                far = self._too_far(torrent) if torrent.dialled >= limits.dialled_limit else None
+                if far is None:
+                    return
             agents = (conn.peer for conn in torrent.conns.values() if conn.outgoing and not conn.peer.origin)
             far_next = sum(desk.far(agent.zone) for agent in agents) < max(1, limits.dialled_limit // _FAR_PART)
             peer = torrent.candidates.choose(
@@ -76,10 +78,22 @@ class Connections:
             )
             if peer is None:
                 return
+            if far is not None:
+                self.close(far, "gives way to a nearer one")
             self._add(Conn(desk.new_conn(), torrent, peer, True, Link.DIALLING, now, now, now))
             conn = torrent.conns[peer.peer_id]
             desk.emit(Dial(conn.id, torrent.info_hash, peer, limits.dial_timeout_s))
             desk.alarms.set(conn, now + limits.dial_timeout_s + _DIAL_GRACE_S)
+
+    def lacking(self, torrent: Torrent) -> int:
+        """How many more to dial: whom few others dial would get less than they do.
+
+        Those who come first find few of their zone, and fill up with far ones before the others are there. Far ones
+        count for their part only.
+        """
+        wanted = self.desk.config.connstate.wanted_conn
+        far = sum(conn.far for conn in torrent.conns.values())
+        return wanted - (len(torrent.conns) - far) - min(far, wanted // _FAR_PART)
 
     def dialled(self, conn: Conn, now: float) -> None:
         """TCP is up: speak first."""
@@ -165,6 +179,14 @@ class Connections:
             return False
         self.close(min(idle, key=lambda conn: conn.useful_at), "gives way to another")
         return self._room(torrent)
+
+    def _too_far(self, torrent: Torrent) -> Conn | None:
+        """Of the incoming connections to other zones the one that was of no use for longest, if they are too many."""
+        far = [conn for conn in torrent.conns.values() if conn.far and not (conn.outgoing or conn.peer.origin)]
+        if len(far) * _FAR_PART <= len(torrent.conns):
+            return None
+        idle = (conn for conn in far if conn.receiving is None and not self.uploads.busy(conn.id))
+        return min(idle, key=lambda conn: conn.useful_at, default=None)
 
     def _useless(self, torrent: Torrent, now: float) -> Iterator[Conn]:
         """Connections that brought and took nothing for a while and promise nothing."""
@@ -291,6 +313,7 @@ class Connections:
         conn.link = Link.ACTIVE
         conn.since = conn.heard_at = conn.useful_at = conn.waiting_since = conn.gave_at = now
         conn.mask = handshake.bitfield.mask
+        conn.had = conn.mask.bit_count()
         conn.ours = CANCEL in handshake.features
         conn.far = self.desk.far(handshake.zone or conn.peer.zone)
         conn.counted = torrent.phase is not Phase.COMPLETE and not conn.complete

@@ -63,7 +63,7 @@ class Engine:
         fallback: bool = True,
     ) -> None:
         self._desk = Desk(context, config, rng, dials, fallback)
-        self._uploads = Uploads(config, rng)
+        self._uploads = Uploads(config, rng, self._desk.behind)
         self._connections = Connections(self._desk, self._uploads)
         self._downloads = Downloads(self._desk, self._connections)
         self._torrents = Torrents(self._desk, self._connections, self._downloads, self._uploads)

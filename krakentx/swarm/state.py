@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
+from math import inf
 from random import Random
 
 from attrs import Factory, define, field
@@ -21,6 +22,9 @@ from krakentx.swarm.picker import Rarity
 from krakentx.swarm.requests import Requests
 from krakentx.swarm.slots import Blacklist, Candidates
 from krakentx.swarm.uploads import Uploads
+
+_SAYS_S = 0.5  # what a peer gains in less time says little
+_BEHIND = 0.98  # of what another gains
 
 
 class Phase(Enum):
@@ -53,6 +57,7 @@ class Conn:
     heard_at: float  # last message or byte
     useful_at: float  # last piece that came or went, or the last time it had one for us
     mask: int = 0  # pieces that the peer holds
+    had: int = 0  # pieces that the peer had when it greeted
     far: bool = False  # it stands in another zone than we
     counted: bool = False  # its pieces are part of the torrent's rarity
     ours: bool = False  # honours CANCEL
@@ -71,6 +76,11 @@ class Conn:
     def complete(self) -> bool:
         """The peer holds everything."""
         return self.mask == self.torrent.full
+
+    def gains(self, now: float) -> float:
+        """Pieces per second that the peer got of everybody since it greeted; infinity while that says little."""
+        age = now - self.since
+        return (self.mask.bit_count() - self.had) / age if age >= _SAYS_S else inf
 
     @property
     def offers(self) -> bool:
@@ -152,6 +162,11 @@ class Desk:
     def far(self, zone: str) -> bool:
         """A peer in this zone stands behind an uplink. Without a zone of our own nobody is known to."""
         return bool(self.context.zone) and zone != self.context.zone
+
+    def behind(self, conn: ConnID, other: ConnID, now: float) -> bool:
+        """A peer gets less of everybody than another one, of the same torrent."""
+        one, two = self.conns[conn], self.conns[other]
+        return one.torrent is two.torrent and one.gains(now) < _BEHIND * two.gains(now) < inf
 
     def new_conn(self) -> ConnID:
         """A name for a connection, never used before."""

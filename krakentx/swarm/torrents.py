@@ -194,8 +194,7 @@ class Torrents:
             torrent.announcer.hurry(config.announce)
         if stalled:
             connections.rotate(torrent, now)
-        # Whom few others dial would get less than they do: it dials more itself.
-        few = config.connstate.wanted_conn - len(torrent.conns) if now >= torrent.wanted_at + _LOOK_S else 0
+        few = connections.lacking(torrent) if now >= torrent.wanted_at + _LOOK_S else 0
         connections.fill(torrent, now, few)
         if stalled or torrent.missing.bit_count() <= config.dispatch.endgame_threshold:
             self.downloads.refill_all(torrent, now)

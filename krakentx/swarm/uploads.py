@@ -9,6 +9,7 @@ milliseconds.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 from math import inf
 from random import Random
@@ -25,6 +26,8 @@ _WINDOW = 4  # looks over which a best is taken: what sockets take at once is no
 _PROBE = 4  # windows until one more is tried, however full the line seems
 _SCAN = 64  # connections that are looked at for what was never given
 _PASSING = 8  # others who may pass the first in the line for that
+_NEXT = 8  # who may pass the first in the line since they are behind
+_PASSING_BEHIND = 2  # of them one after the other
 _FADE_S = 10.0  # in which a best that was not reached again falls to a third
 
 
@@ -93,10 +96,11 @@ class Uploads:
     be idle in part while the others wait.
     """
 
-    def __init__(self, config: SwarmConfig, rng: Random) -> None:
+    def __init__(self, config: SwarmConfig, rng: Random, behind: Callable[[ConnID, ConnID, float], bool]) -> None:
         self.look_at = inf
         """When `start` may find something to do: at once after a change, else when the line is to be looked at."""
         self._rng = rng
+        self._behind = behind  # the first gets less than the second, at this time
         self._waiting: dict[ConnID, deque[int]] = {}  # none of them empty
         # One piece per connection at a time: what stands behind another piece of the same socket would leave no
         # earlier, and could not be cancelled any more.
@@ -226,7 +230,7 @@ class Uploads:
         started: list[tuple[ConnID, int]] = []
         turn, leaving = self._turn, self._leaving
         while turn and len(leaving) < self.pace.allowed:
-            conn, piece = self._next()
+            conn, piece = self._next(now)
             turn.remove(conn)
             waiting = self._waiting[conn]
             waiting.remove(piece)
@@ -241,22 +245,31 @@ class Uploads:
             self.pace.rest()
         return started
 
-    def _next(self) -> tuple[ConnID, int]:
-        """Who is served next, and with what.
-
-        A seed first gives what it never gave: only it has that, and any other piece would be a second copy. For that
-        the first in the line lets others of its torrent pass, so many times.
-        """
-        conn = self._turn[0]
-        piece = self._waiting[conn][0]
-        given = self._given.get(conn)
-        if given is None:
-            return conn, piece
-        passing = self._fresh(given) if self._passed < _PASSING else None
-        self._passed = 0 if passing is None or passing[0] == conn else self._passed + 1
-        conn, piece = passing or (conn, piece)
-        given.add(piece)
+    def _next(self, now: float) -> tuple[ConnID, int]:
+        """Who is served next, and with what."""
+        first = self._turn[0]
+        conn, piece = self._choose(first, now)
+        self._passed = 0 if conn == first else self._passed + 1
+        if (given := self._given.get(conn)) is not None:
+            given.add(piece)
         return conn, piece
+
+    def _choose(self, first: ConnID, now: float) -> tuple[ConnID, int]:
+        """The first in the line, or one that may pass it, so many times.
+
+        A seed first gives what it never gave: only it has that, and any other piece would be a second copy. Others
+        first give to whom the whole swarm gives less: with the same to everybody, whoever has few peers ends last.
+        """
+        given = self._given.get(first)
+        if given is not None:
+            fresh = self._fresh(given) if self._passed < _PASSING else None
+            return fresh or (first, self._waiting[first][0])
+        others = islice(self._turn, 1, 1 + _NEXT) if self._passed < _PASSING_BEHIND else ()
+        conn = first
+        for other in others:
+            if self._behind(other, conn, now):
+                conn = other
+        return conn, self._waiting[conn][0]
 
     def _fresh(self, given: set[int]) -> tuple[ConnID, int] | None:
         """The first in the line who waits for a piece of this torrent that was never given."""

@@ -19,8 +19,13 @@ class Behind(Random):
         return 1 - 1e-9
 
 
+def nobody(conn: ConnID, other: ConnID, now: float) -> bool:
+    """All get the same."""
+    return False
+
+
 def queue(**settings: int) -> Uploads:
-    return Uploads(SwarmConfig(upload=UploadConfig(**settings)), Behind())
+    return Uploads(SwarmConfig(upload=UploadConfig(**settings)), Behind(), nobody)
 
 
 def test_round_robin_one_piece_per_connection() -> None:
@@ -42,10 +47,26 @@ def test_round_robin_one_piece_per_connection() -> None:
     assert (len(uploads), uploads.active, uploads.waiting) == (0, 0, False)
 
 
+def test_who_is_behind_passes_the_first_in_the_line_so_many_times() -> None:
+    def behind(conn: ConnID, other: ConnID, now: float) -> bool:
+        return conn == B != other
+
+    uploads = Uploads(SwarmConfig(upload=UploadConfig(slots=1)), Behind(), behind)
+    for conn in (A, C, B, D):
+        for piece in range(4):
+            uploads.add(conn, piece)
+    served = []
+    for moment in range(9):
+        ((conn, piece),) = uploads.start(moment)
+        served.append(conn)
+        uploads.sent(conn, piece, moment + 0.5)
+    assert served == [B, B, A, B, B, C, D, A, C], "twice in a row, and only as long as anything waits for it"
+
+
 def test_who_joins_takes_a_place_by_chance() -> None:
     firsts = set()
     for seed in range(40):
-        uploads = Uploads(SwarmConfig(upload=UploadConfig(slots=1)), Random(seed))
+        uploads = Uploads(SwarmConfig(upload=UploadConfig(slots=1)), Random(seed), nobody)
         for conn in (A, B, C, D):
             uploads.add(conn, 1)
         firsts.add(uploads.start(0.0)[0][0])
