@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from krakentx.core.peer import PeerID, PeerInfo
 from krakentx.swarm import effects as fx
 from krakentx.swarm import events as ev
+from krakentx.swarm.config import ConnStateConfig, SwarmConfig
 from krakentx.swarm.events import ConnID
 from krakentx.swarm.locality import RackShare
 from tests.swarm.conftest import Lab
@@ -158,3 +159,30 @@ def test_peers_are_told_our_zone(racked: Lab) -> None:
     _, effects = racked.accept(1)
     (hello,) = racked.sent(effects, type(racked.handshake(1)))
     assert hello.zone == "here"
+
+
+def test_who_came_first_and_filled_up_with_far_peers_swaps_them_for_near_ones(lab: Make) -> None:
+    it = lab(20, zone="here", config=SwarmConfig(connstate=ConnStateConfig(max_open_conn=12, max_dialled_conn=3)))
+    it.add()
+    for number in range(1, 10):
+        joined(it, number, 0, "there")
+    far = {conn.id for conn in it.engine._desk.conns.values()}
+    assert len(far) == 9
+
+    def dialled(peers: list[PeerInfo]) -> tuple[list[str], set[ConnID]]:
+        """Whom it dials for them, and which far connections it ends."""
+        it.seen.clear()
+        it.offer(*peers)
+        it.wait(0.6)
+        return [dial.peer.zone for dial in it.only(it.seen, fx.Dial)], far & {
+            close.conn for close in it.only(it.seen, fx.Close)
+        }
+
+    assert dialled([evolve(it.peer(number), zone="there") for number in range(20, 40)]) == (["there"] * 3, set())
+    zones, ended = dialled([evolve(it.peer(number), zone="here") for number in range(40, 60)])
+    assert zones == ["here"] * 2, "six are wanted: three are being dialled, and far ones count for a quarter"
+    assert len(ended) == 2
+    assert len(it.engine._desk.conns) == 12
+    it.seen.clear()
+    it.wait(2.0)
+    assert not far & {close.conn for close in it.only(it.seen, fx.Close)}, "as many as are wanted, and no more"
