@@ -347,7 +347,7 @@ def _place(world: Rows, flow: int) -> None:
     if world.flows[flow].place < 0:
         _put(world, flow, world.counts[_ENDING])
         world.counts[_ENDING] += 1
-    _sink(world, _float(world, world.flows[flow].place))
+    _sink(world, _lift(world, world.flows[flow].place))
 
 
 @compiled
@@ -358,7 +358,7 @@ def _drop(world: Rows, place: int) -> None:
     last = world.counts[_ENDING]
     if place < last:
         _put(world, world.ending[last], place)
-        _sink(world, _float(world, place))
+        _sink(world, _lift(world, place))
 
 
 @compiled
@@ -368,7 +368,7 @@ def _put(world: Rows, flow: int, place: int) -> None:
 
 
 @compiled
-def _float(world: Rows, place: int) -> int:
+def _lift(world: Rows, place: int) -> int:
     flow = world.ending[place]
     while place:
         above = world.ending[(place - 1) // 2]
