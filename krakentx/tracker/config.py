@@ -18,6 +18,8 @@ class ServerConfig:
     announce_limit: int = 50
     """Peers of one answer, origins not counted."""
     announce_interval_s: float = duration("3s", key="announce_interval")
+    max_announces_per_s: int = 1000
+    """Of unfinished peers: when they would ask more often, they are told a longer interval, up to a minute; 0 = any."""
     metainfo_ttl_s: float = duration("5m", key="metainfo_ttl")
     """How long metainfo is kept; it never changes for a blob unless the piece lengths of the ring do."""
     metainfo_cache_bytes: int = size("64MB", key="metainfo_cache")

@@ -16,6 +16,7 @@ from krakentx.core.peer import PeerInfo
 from krakentx.swarm.handout import hand_out
 from krakentx.tracker.config import PolicyConfig, ServerConfig
 from krakentx.tracker.interfaces import Announcement, IOrigins, IPeerStore
+from krakentx.tracker.pace import Pace
 
 _ORIGINS_WAIT_S = 1.0
 """How long an answer waits for the origins: a peer that has others to ask must not wait for a dead origin."""
@@ -56,6 +57,7 @@ class Tracker:
         self._clock = clock
         self._rng = rng
         self._warned: set[str] = set()
+        self.pace = Pace(config.announce_interval_s, config.max_announces_per_s, clock)
 
     async def announce(self, announcement: Announcement, source: str) -> HandOut:
         """Record a peer and choose others for it.
@@ -74,7 +76,8 @@ class Tracker:
         limit = 0 if peer.complete or announcement.stopped else self._config.announce_limit
         agents = await self._store.exchange(announcement, limit)
         if not limit:
-            return HandOut((), self._config.announce_interval_s, notice)
+            return HandOut((), self.pace.interval_s, notice)
+        interval_s = self.pace.asked()
         asked = Deferred.fromCoroutine(self._origins.peers(announcement.digest))
         if not asked.called:  # mostly it is, from memory, and a timer for nothing costs as much as the rest
             asked.addTimeout(_ORIGINS_WAIT_S, self._clock, onTimeoutCancel=lambda _result, _timeout: [])
@@ -87,7 +90,7 @@ class Tracker:
                 notice = notice or f"{origin.address} {problem}"
                 self._warn(origin, problem)
         peers = hand_out(peer.peer_id, agents, origins, limit=limit, policy=self._policy.priority, rng=self._rng)
-        return HandOut(peers, self._config.announce_interval_s, notice)
+        return HandOut(peers, interval_s, notice)
 
     async def announce_many(self, announcements: Sequence[Announcement], source: str) -> HandOut:
         """Record one peer for many torrents that it has complete; nobody is named to it.
@@ -100,7 +103,7 @@ class Tracker:
         if problem:
             self._warn(peer, problem)
         await self._store.record(announcements)
-        return HandOut((), self._config.announce_interval_s, f"{peer.address} {problem}" if problem else "")
+        return HandOut((), self.pace.interval_s, f"{peer.address} {problem}" if problem else "")
 
     def _warn(self, peer: PeerInfo, problem: str) -> None:
         if peer.address not in self._warned and len(self._warned) < _MAX_WARNED:

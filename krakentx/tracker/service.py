@@ -76,6 +76,9 @@ def build(config: TrackerConfig, *, reactor: Any, rng: random.Random | None = No
     if redis.enabled:
         store = RedisStore(LocalStore(memory, reactor), connect(redis), redis, reactor)
     tracker = Tracker(store, origins, config.trackerserver, config.peerhandoutpolicy, reactor, rng)
+    metrics.gauge("announce_interval_seconds", "After how long unfinished peers shall announce again.").set_function(
+        lambda: tracker.pace.interval_s
+    )
     resource: IResource = tracker_resource(tracker, origins, metrics, ready=origins.check, reactor=reactor)
     http = HttpService(
         "tracker",
