@@ -5,7 +5,8 @@ Rules, and why:
 - An unfinished torrent dials at most half of its connections. If all hosts of a rollout dialled all they may, nobody
   would have room to answer, and those with nothing to give would fill the slots of everybody (case S01).
 - A refusal costs nothing: the next candidate is dialled at once, the one who refused is left alone for two seconds.
-- Where zones are named, one dial in four goes to another zone: near peers give most, far ones bring what is new.
+- Where zones are named, one dial in four goes to another zone: near peers give most, far ones bring what is new. Who
+  has few near ones all the same dials more of them after a moment, in the place of far ones.
 - When two peers dial each other at once, the dial of the smaller peer id lives. Both sides know both ids, so both
   decide alike.
 - The id in an incoming handshake is only claimed. A broken handshake closes its connection and bans nobody, else
@@ -62,11 +63,10 @@ class Connections:
 
         most = max(limits.dialled_limit, torrent.dialled + more)
         while torrent.dialled < most and len(desk.conns) < limits.max_total_conn:
-            far = None
-            if len(torrent.conns) >= limits.max_open_conn:
-                far = self._too_far(torrent) if torrent.dialled >= limits.dialled_limit else None
-                if far is None:
-                    return
+            full = len(torrent.conns) >= limits.max_open_conn
+            leaving = self._too_far(torrent) if full and torrent.dialled >= limits.dialled_limit else None
+            if full and leaving is None:
+                return
             agents = (conn.peer for conn in torrent.conns.values() if conn.outgoing and not conn.peer.origin)
             far_next = sum(desk.far(agent.zone) for agent in agents) < max(1, limits.dialled_limit // _FAR_PART)
             peer = torrent.candidates.choose(
@@ -78,8 +78,8 @@ class Connections:
             )
             if peer is None:
                 return
-            if far is not None:
-                self.close(far, "gives way to a nearer one")
+            if leaving is not None:
+                self.close(leaving, "gives way to a nearer one")
             self._add(Conn(desk.new_conn(), torrent, peer, True, Link.DIALLING, now, now, now))
             conn = torrent.conns[peer.peer_id]
             desk.emit(Dial(conn.id, torrent.info_hash, peer, limits.dial_timeout_s))
