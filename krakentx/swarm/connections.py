@@ -46,7 +46,8 @@ class Connections:
         """Dial candidates while an unfinished torrent has slots for it.
 
         Args:
-            more: dial so many even beyond the usual share of the slots, of our zone, in the place of idle far ones.
+            more: dial so many even beyond the usual share of the slots. Those of our zone take the place of idle far ones;
+                others are dialled only until there are as many connections as are wanted.
         """
         desk = self.desk
         limits = desk.config.connstate
@@ -55,7 +56,8 @@ class Connections:
 
         def shunned(peer: PeerInfo) -> bool:
             careful = torrent.careful and not peer.origin
-            beyond = torrent.dialled >= limits.dialled_limit and desk.far(peer.zone)
+            enough = torrent.dialled >= limits.dialled_limit and len(torrent.conns) >= limits.wanted_conn
+            beyond = enough and desk.far(peer.zone)
             return careful or beyond or desk.blacklist.shunned(torrent.info_hash, peer.peer_id, now)
 
         def preferred(peer: PeerInfo) -> bool:
