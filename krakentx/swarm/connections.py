@@ -46,8 +46,8 @@ class Connections:
         """Dial candidates while an unfinished torrent has slots for it.
 
         Args:
-            more: dial so many even beyond the usual share of the slots. Those of our zone take the place of idle far ones;
-                others are dialled only until there are as many connections as are wanted.
+            more: dial so many even beyond the usual share of the slots. Peers of our zone take the place of idle far
+                ones; others are dialled only until there are as many connections as are wanted.
         """
         desk = self.desk
         limits = desk.config.connstate
