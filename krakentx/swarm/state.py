@@ -164,9 +164,13 @@ class Desk:
         return bool(self.context.zone) and zone != self.context.zone
 
     def behind(self, conn: ConnID, other: ConnID, now: float) -> bool:
-        """A peer gets less of everybody than another one, of the same torrent."""
+        """A peer needs a piece more than another one of its torrent: it feeds its zone, or gets less of everybody."""
         one, two = self.conns[conn], self.conns[other]
-        return one.torrent is two.torrent and one.gains(now) < _BEHIND * two.gains(now) < inf
+        if one.torrent is not two.torrent:
+            return False
+        if one.far != two.far:
+            return one.far
+        return one.gains(now) < _BEHIND * two.gains(now) < inf
 
     def new_conn(self) -> ConnID:
         """A name for a connection, never used before."""
