@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from krakentx.core.peer import PeerID, PeerInfo
 from krakentx.swarm import effects as fx
 from krakentx.swarm import events as ev
-from krakentx.swarm.config import ConnStateConfig, SwarmConfig
+from krakentx.swarm.config import ConnStateConfig, SwarmConfig, UploadConfig
 from krakentx.swarm.events import ConnID
 from krakentx.swarm.locality import RackShare
-from tests.swarm.conftest import Lab
+from krakentx.wire.messages import PieceRequest
+from tests.swarm.conftest import LENGTH, Lab
 
 Make = Callable[..., Lab]
 FULL = (1 << 20) - 1
@@ -186,3 +187,20 @@ def test_who_came_first_and_filled_up_with_far_peers_swaps_them_for_near_ones(la
     it.seen.clear()
     it.wait(2.0)
     assert not far & {close.conn for close in it.only(it.seen, fx.Close)}, "as many as are wanted, and no more"
+
+
+def test_who_feeds_another_zone_is_served_before_our_own(lab: Make) -> None:
+    it = lab(20, zone="here", config=SwarmConfig(upload=UploadConfig(slots=1, max_slots=1)))
+    it.add(0b1111)
+    first, second, across = (joined(it, n, 0, zone)[0] for n, zone in ((1, "here"), (2, "here"), (3, "there")))
+    for conn in (first, second, across):
+        for piece in range(3):
+            it.say(conn, PieceRequest(piece, 0, LENGTH))
+    served = []
+    for _ in range(9):
+        leaving = it.only(it.seen, fx.SendPiece)[-1]
+        served.append(leaving.conn)
+        it.tell(ev.PieceSent(leaving.conn, leaving.index))
+    assert served[0] == first, "nobody else was there"
+    assert served[1:5].count(across) == 3, "in turn it would be one or two"
+    assert set(served) == {first, second, across}
