@@ -118,7 +118,7 @@ def _numbers(kind: type[float], count: int) -> Any:
 
 
 def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """The same, by numba where it is installed."""
+    """The same, by numba where it is installed. It all stays in one file: numba's cache sees no change of another."""
     if numba is None:
         return function
     made: Callable[_P, _R]
