@@ -9,7 +9,7 @@ from krakentx.swarm.shares import share
 from krakentx.swarm.state import Conn, Desk, Link, Torrent
 
 _SPARE_S = 0.05  # how long an idle origin is spared, at least, for a piece that agents hold
-_SPARE_MAX_S = 2.0  # and at most: agents that brought much may all be gone
+_SPARE_MAX_S = 2.0  # and at most: agents that brought much may all be gone, and what nobody brings is its to give
 _FRESH_S = 0.01  # and for one that other agents should ask it for
 _HEAD_S = 1.0  # how long a reader waits for a piece that another agent should bring
 _SEEDED_S = 1.0  # how long a piece of an agent that has everything may take while origins are spared
@@ -81,10 +81,25 @@ class Choice:
         if mates and now < trusted_until:
             allowed = torrent.rack.divide(mates) & ~here
             self.desk.alarms.no_later(conn, trusted_until)
+            if conn.peer.origin and not allowed & torrent.open:
+                allowed |= self._unseen(conn, now) & ~here
         if coming * (1 + len(mates)) < _CROSSING:
             return allowed, True
         self.desk.alarms.no_later(conn, room_at)
         return allowed, not coming
+
+    def _unseen(self, conn: Conn, now: float) -> int:
+        """Pieces that no agent we know of holds, once this origin has given nothing for long.
+
+        Few of a large zone have a connection to an origin, and it may be that none of those whose piece it is has one.
+        """
+        torrent = conn.torrent
+        unseen = torrent.open & torrent.rarity.levels[0]
+        due_at = conn.gave_at + _SPARE_MAX_S
+        if not unseen or now >= due_at:
+            return unseen
+        self.desk.alarms.no_later(conn, due_at)
+        return 0
 
     def _share(self, conn: Conn) -> int:
         """The pieces that this connection should be asked for first: all, unless it is an origin's."""

@@ -16,7 +16,7 @@ from krakentx.swarm import events as ev
 from krakentx.swarm.config import ConnStateConfig, SwarmConfig, UploadConfig
 from krakentx.swarm.events import ConnID
 from krakentx.swarm.locality import RackShare
-from krakentx.wire.messages import PieceRequest
+from krakentx.wire.messages import AnnouncePiece, PieceRequest
 from tests.swarm.conftest import LENGTH, Lab
 
 Make = Callable[..., Lab]
@@ -138,6 +138,41 @@ def test_one_far_peer_that_says_nothing_holds_the_uplink_for_a_second(racked: La
     far, effects = joined(it, 9, FULL, "elsewhere")
     assert it.asked(effects, far) == []
     assert it.asked(it.wait(1.2), far)
+
+
+def test_what_no_neighbour_brings_comes_from_an_origin_after_a_while(racked: Lab) -> None:
+    """Full size, 40 racks: two pieces belonged to nobody with a connection to an origin, and all waited for them."""
+    it = racked
+    near = [joined(it, number, 0, "here")[0] for number in (1, 2, 3)]
+    ours = RackShare(20, it.id(100)).divide(it.id(number) for number in (1, 2, 3))
+    theirs = [piece for piece in range(20) if not ours >> piece & 1]
+    (dial,) = it.only(it.offer(it.peer(9, origin=True, complete=True)), fx.Dial)
+    it.tell(ev.DialSucceeded(dial.conn))
+    it.tell(ev.HandshakeReceived(dial.conn, it.handshake(9, FULL)))
+    while mine := it.asked(it.seen, dial.conn):
+        it.seen.clear()
+        assert ours >> mine[0] & 1
+        it.deliver(dial.conn, mine[0])
+        it.wait(0.1)
+    assert not it.engine._desk.torrents[it.torrent].missing & ours
+
+    def brought() -> list[int]:
+        """What the origin is asked for within half a second, in which a neighbour brings another piece."""
+        it.seen.clear()
+        it.say(near[0], AnnouncePiece(piece := theirs.pop()))
+        it.deliver(near[0], piece)
+        it.wait(0.5)
+        return it.asked(it.seen, dial.conn)
+
+    assert [brought() for _ in range(3)] == [[], [], []]
+    asked = brought()
+    assert len(asked) == 1, "one, although its line is idle"
+    assert asked[0] in theirs
+    it.deliver(dial.conn, asked[0])
+    theirs.remove(asked[0])
+    it.wait(0.1)
+    assert [brought() for _ in range(3)] == [[], [], []]
+    assert len(brought()) == 1
 
 
 def test_one_dial_in_four_goes_to_another_zone(racked: Lab) -> None:
