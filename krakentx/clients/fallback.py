@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable
 from typing import Literal
 from urllib.parse import quote
 
@@ -50,7 +50,7 @@ class HttpFallback:
     log = Logger()
 
     async def fetch(
-        self, namespace: str, digest: Digest, start: int, stop: int, receive: Callable[[bytes], None], stall_s: float
+        self, namespace: str, digest: Digest, start: int, stop: int, receive: Receive, stall_s: float
     ) -> None:
         """Get bytes [start, stop) and hand them on in order, exactly as many.
 
@@ -59,10 +59,10 @@ class HttpFallback:
         """
         at = start
 
-        def count(part: bytes) -> None:
+        def count(part: bytes) -> Awaitable[None] | None:
             nonlocal at
             at += len(part)
-            receive(part)
+            return receive(part)
 
         missing, reasons = 0, []
         hosts = await self.pool.shuffled()

@@ -15,6 +15,7 @@ from krakentx.core.peer import PeerContext
 from krakentx.origin.line import Line
 from krakentx.origin.logic import Origin
 from krakentx.origin.uploads import parse_content_range
+from krakentx.peer.rates import Toll
 from krakentx.web.access import Allowed
 from krakentx.web.app import new_app
 from krakentx.web.bodies import body_chunks, read_body, send_blob
@@ -37,6 +38,7 @@ def origin_app(
     *,
     context: Callable[[], PeerContext],
     line: Line,
+    toll: Callable[[Digest], Toll],
     replicate: Replicate,
     configure: Configure,
     admin: Allowed,
@@ -49,6 +51,7 @@ def origin_app(
     Args:
         context: told to the tracker.
         line: of the agents that fetch pieces.
+        toll: where those pieces pay, as on the peer wire.
         replicate: sends a blob of the cache to another cluster of origins.
         configure: new settings for the peer, as read from JSON.
         admin: who may delete blobs and change settings.
@@ -56,14 +59,16 @@ def origin_app(
     app: Klein = new_app("plain")
     add_health(app, reactor=reactor, ready=ready)
     add_metrics(app, metrics)
-    _reading(app, origin, context, line)
+    _reading(app, origin, context, line, toll)
     _uploads(app, origin)
     _transfers(app, origin)
     _upkeep(app, origin, replicate, configure, admin, reactor)
     return app
 
 
-def _reading(app: Klein, origin: Origin, context: Callable[[], PeerContext], line: Line) -> None:
+def _reading(
+    app: Klein, origin: Origin, context: Callable[[], PeerContext], line: Line, toll: Callable[[Digest], Toll]
+) -> None:
     @app.route(_BLOB, methods=["GET", "HEAD"])
     async def download(request: Request, namespace: str, digest: str) -> None:
         name, wanted = path_value("namespace", namespace), path_digest(digest)
@@ -71,7 +76,8 @@ def _reading(app: Klein, origin: Origin, context: Callable[[], PeerContext], lin
             await send_blob(request, await origin.open(name, wanted))
             return
         async with line.turn():
-            await send_blob(request, await origin.open(name, wanted), take_s=_PIECES_TAKE_S)
+            reader = await origin.open(name, wanted)
+            await send_blob(request, reader, take_s=_PIECES_TAKE_S, pay=toll(wanted).pay)
 
     @app.route(_INTERNAL_BLOB, methods=["HEAD"])
     async def stat(request: Request, namespace: str, digest: str) -> bytes:

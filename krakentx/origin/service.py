@@ -207,6 +207,7 @@ def build(
             config.blobserver.fetch_wait_s,
             config.blobserver.max_waiting_fetches,
         ),
+        toll=scheduler.toll,
         replicate=replicate,
         configure=configure,
         admin=allowed("admin_cidrs", config.admin_cidrs),

@@ -183,7 +183,8 @@ class Executor:
             self._counters.received_fallback_bytes += torrent.meta.piece_size(index)
             self._about(torrent, ev.PieceFetched(effect.torrent, index))
 
-        work = fetch_pieces(self._fallback, torrent, effect.pieces, effect.stall_s, self._reactor, on_piece)
+        ingress = self.links.traffic.ingress
+        work = fetch_pieces(self._fallback, torrent, effect.pieces, effect.stall_s, self._reactor, ingress, on_piece)
         task = Deferred.fromCoroutine(work)
         self._fetching.setdefault(torrent, {})[effect.pieces] = task
         task.addBoth(self._fetched, effect, torrent)

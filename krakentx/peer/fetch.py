@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from krakentx.core.errors import Corrupt, KrakenError, NotFound, Unavailable
 from krakentx.peer.interfaces import IFallback
+from krakentx.peer.rates import Gate, Toll
 from krakentx.peer.torrents import Torrent
 from krakentx.peer.transfers import write_fully
 from krakentx.swarm.events import FetchProblem
@@ -43,18 +44,22 @@ class PieceWriter:
     """Takes the bytes of a run of pieces in order.
 
     Args:
+        toll: what comes pays there.
         on_piece: a piece is on disk and its sum matches.
     """
 
-    def __init__(self, torrent: Torrent, run: range, clock: IReactorTime, on_piece: Callable[[int], None]) -> None:
+    def __init__(
+        self, torrent: Torrent, run: range, clock: IReactorTime, toll: Toll, on_piece: Callable[[int], None]
+    ) -> None:
         self._torrent = torrent
         self._clock = clock
+        self._toll = toll
         self._on_piece = on_piece
         self._left = list(reversed(run))
         self._passed = torrent.meta.new_sum()
         self._filled = 0
         self.problem: Exception | None = None
-        self.heard_at = clock.seconds()
+        self._heard_at = clock.seconds()
 
     @property
     def done(self) -> bool:
@@ -64,9 +69,18 @@ class PieceWriter:
     def stop(self) -> None:
         """The fetch is over: another may write these pieces now, bytes that come late must not."""
         self.problem = self.problem or Unavailable("the source", "sent bytes after the fetch was over")
+        self._toll.stop()
 
-    def receive(self, data: bytes) -> None:
-        """The next bytes. Raises what makes the fetch pointless, also when called again."""
+    @property
+    def heard_at(self) -> float:
+        """When the source last sent something, or was not free to."""
+        return self._clock.seconds() if self._toll.waiting else self._heard_at
+
+    def receive(self, data: bytes) -> Awaitable[None] | None:
+        """The next bytes; when it returns an awaitable, more of them may come once that is done.
+
+        Raises what makes the fetch pointless, also when called again.
+        """
         if self.problem is None:
             try:
                 self._take(memoryview(data))
@@ -76,9 +90,14 @@ class PieceWriter:
                 self.problem = error
         if self.problem is not None:
             raise self.problem
+        paid = self._toll.pay(len(data))
+        return paid and paid.addCallback(self._free_again)
+
+    def _free_again(self, _paid: None) -> None:
+        self._heard_at = self._clock.seconds()
 
     def _take(self, view: memoryview) -> None:
-        self.heard_at = self._clock.seconds()
+        self._heard_at = self._clock.seconds()
         meta = self._torrent.meta
         while view and self._left:
             if self._torrent.closing:
@@ -103,9 +122,13 @@ async def fetch_pieces(
     pieces: Sequence[int],
     stall_s: float,
     clock: IReactorTime,
+    ingress: Gate,
     on_piece: Callable[[int], None],
 ) -> FetchProblem | None:
     """Get pieces from the fallback sources.
+
+    Args:
+        ingress: what comes passes there, as what peers give.
 
     Returns:
         None when all came.
@@ -115,7 +138,7 @@ async def fetch_pieces(
     """
     log = Logger()
     for run in runs(pieces):
-        writer = PieceWriter(torrent, run, clock, on_piece)
+        writer = PieceWriter(torrent, run, clock, Toll(ingress, torrent.info_hash), on_piece)
         try:
             await _fetch_run(fallback, torrent, run, stall_s, clock, writer)
             error = writer.problem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from krakentx.core.digest import Digest
@@ -44,9 +44,17 @@ class IFallback(Protocol):
     """HTTP sources of whole blobs, for single pieces when peers give nothing."""
 
     async def fetch(
-        self, namespace: str, digest: Digest, start: int, stop: int, receive: Callable[[bytes], None], stall_s: float
+        self,
+        namespace: str,
+        digest: Digest,
+        start: int,
+        stop: int,
+        receive: Callable[[bytes], Awaitable[None] | None],
+        stall_s: float,
     ) -> None:
         """Get bytes [start, stop) and hand them on in order, exactly as many.
+
+        Nothing more is read until what `receive` returns is done.
 
         A server that ignores Range is tolerated: what was not asked for is skipped or the connection is cut.
 

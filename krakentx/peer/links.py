@@ -92,7 +92,7 @@ class Links:
         self._door = door
         self._unreachable = unreachable
         self._tls = tls
-        self._traffic = Traffic(reactor)
+        self.traffic = Traffic(reactor)
         self._quiet = Quiet(reactor, LINES_A_MINUTE)
         self._greetings = Quiet(reactor, GREETINGS_A_MINUTE)
         self._dialling: dict[ConnID, Deferred[None]] = {}
@@ -102,7 +102,7 @@ class Links:
         """Go on with other limits; a deadline that runs already is not moved."""
         self._config = config
         bandwidth = config.conn.bandwidth
-        self._traffic.set_rates(bandwidth.egress_bytes_s, bandwidth.ingress_bytes_s)
+        self.traffic.set_rates(bandwidth.egress_bytes_s, bandwidth.ingress_bytes_s)
 
     # --- for connections: IPeerOwner
 
@@ -120,7 +120,7 @@ class Links:
     def connected(self, peer: PeerProtocol) -> None:
         """See `IPeerOwner`."""
         self.sockets.add(peer)
-        peer.transport.account(self._counters, self._traffic.egress, self._traffic.ingress)
+        peer.transport.account(self._counters, self.traffic.egress, self.traffic.ingress)
 
     def greeted(self, peer: PeerProtocol, handshake: Handshake) -> None:
         """See `IPeerOwner`."""

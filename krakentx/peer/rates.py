@@ -22,6 +22,7 @@ from collections.abc import Callable, Hashable
 from weakref import WeakValueDictionary
 
 from attrs import Factory, define
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 BURST_S = 0.035
@@ -271,6 +272,53 @@ class Gate:
         for lane in called:
             lane.resume()
         self._arm()
+
+
+class Toll:
+    """Pays at a gate for bytes that have come already; their source waits meanwhile.
+
+    For HTTP, which is read in runs of up to 64 KiB: each source may be ahead by one of them.
+
+    Args:
+        torrent: whose turn it takes.
+    """
+
+    def __init__(self, gate: Gate, torrent: Hashable) -> None:
+        self._lane = gate.lane(self._called)
+        self._lane.join(torrent)
+        self._owed = 0
+        self._paid: Deferred[None] | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Something is not paid yet."""
+        return self._owed > 0
+
+    def pay(self, count: int) -> Deferred[None] | None:
+        """Pay for so many bytes. Returns what fires once they are paid, None when they are."""
+        self._owed += count
+        self._pay()
+        if not self._owed:
+            return None
+        self._paid = Deferred(lambda _paid: self.stop())
+        return self._paid
+
+    def stop(self) -> None:
+        """Nothing more comes, and what is owed is let off."""
+        self._owed = 0
+        self._lane.forget()
+
+    def _pay(self) -> None:
+        while self._owed and (granted := self._lane.grant(self._owed)):
+            self._owed -= granted
+        if self._owed:
+            self._lane.wait()
+
+    def _called(self) -> None:
+        self._pay()
+        if not self._owed and self._paid is not None:
+            paid, self._paid = self._paid, None
+            paid.callback(None)
 
 
 class Traffic:

@@ -19,6 +19,7 @@ from krakentx.peer.executor import Executor
 from krakentx.peer.factories import AcceptFactory, listen
 from krakentx.peer.interfaces import IAnnouncer, IFallback, IMetaInfoSource
 from krakentx.peer.protocol import PeerProtocol
+from krakentx.peer.rates import Toll
 from krakentx.peer.secure import BulkPort
 from krakentx.peer.shelf import Shelf
 from krakentx.peer.streams import ArrivingBlob
@@ -259,6 +260,11 @@ class Scheduler(MultiService):
     def connection_count(self) -> int:
         """Connections that the Engine knows."""
         return len(self._executor.links.conns)
+
+    def toll(self, digest: Digest) -> Toll:
+        """Where pieces of a blob pay that leave by another way than the peer wire."""
+        torrent = self._known(digest)
+        return Toll(self._executor.links.traffic.egress, digest if torrent is None else torrent.info_hash)
 
     # --- accepted connections
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from attrs import define, field
@@ -191,7 +191,12 @@ def blob_headers(request: Any, size: int, etag: str, headers: Mapping[str, str] 
 
 
 async def send_blob(
-    request: Any, reader: IBlobReader, *, headers: Mapping[str, str] | None = None, take_s: float | None = None
+    request: Any,
+    reader: IBlobReader,
+    *,
+    headers: Mapping[str, str] | None = None,
+    take_s: float | None = None,
+    pay: Callable[[int], Awaitable[None] | None] = lambda _size: None,
 ) -> None:
     """Answer with a blob, or the part that `Range` asks for, while its bytes may still be arriving.
 
@@ -201,6 +206,7 @@ async def send_blob(
 
     Args:
         take_s: how long the client may take nothing; by default five minutes.
+        pay: called before so many bytes are sent; they wait for what it returns.
 
     Raises:
         RangeNotSatisfiable; Unavailable: nothing came, or the client took nothing, for too long; Corrupt.
@@ -216,6 +222,8 @@ async def send_blob(
             stop = await reader.wait(offset, part.stop)
             while offset < stop:
                 data = _read(reader, offset, min(_CHUNK, stop - offset))
+                if (paid := pay(len(data))) is not None:
+                    await paid
                 await sender.write(data)
                 offset += len(data)
     except (KrakenError, OSError):

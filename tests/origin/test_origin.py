@@ -26,6 +26,7 @@ from krakentx.core.errors import NotFound, Unavailable
 from krakentx.core.metainfo import MetaInfo, PieceLengths, SumBuilder
 from krakentx.origin.config import BlobServerConfig, MetaInfoGenConfig, OriginConfig
 from krakentx.origin.service import OriginService, build
+from krakentx.swarm.config import BandwidthConfig, ConnConfig, SwarmConfig
 from krakentx.testfs.config import TestfsConfig
 from krakentx.testfs.service import build as build_testfs
 from krakentx.web.client import HttpClient
@@ -150,6 +151,23 @@ async def test_agents_that_fetch_pieces_wait_for_a_turn_and_others_do_not(start,
     await deferLater(reactor, 0.1)
     slow.close()
     assert (await last).body == data[5:10], "one that left makes room"
+
+
+@pytest_twisted.ensureDeferred
+async def test_pieces_over_http_keep_to_the_limit_of_egress(start, tmp_path: Path, fetch) -> None:
+    rate = 1_000_000
+    bandwidth = BandwidthConfig(enable=True, egress_bits_per_sec=8 * rate)
+    config = config_of(tmp_path / "origin", scheduler=SwarmConfig(conn=ConnConfig(bandwidth=bandwidth)))
+    origin = await start(build(config, reactor=reactor, rng=random.Random(1)))
+    data, digest = data_of(3, 1_500_000)
+    assert (await upload(fetch, url(origin), data, digest)).status == 200
+    where = f"{url(origin)}/namespace/x/blobs/{digest}"
+    began = reactor.seconds()
+    assert (await fetch("GET", where, headers={PIECES_HEADER: "true"})).body == data
+    held = reactor.seconds()
+    assert held - began > len(data) / rate / 1.035
+    assert (await fetch("GET", where)).body == data, "a client that is no agent"
+    assert reactor.seconds() - held < held - began
 
 
 @pytest_twisted.ensureDeferred

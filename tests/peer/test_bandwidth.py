@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 import pytest_twisted
+from klein import Klein
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
+from krakentx.clients.config import HostsConfig
+from krakentx.clients.fallback import HttpFallback
+from krakentx.clients.hosts import HostPool
+from krakentx.core.digest import Digest
 from krakentx.swarm.config import BandwidthConfig, ConnConfig, DispatchConfig, SwarmConfig
+from krakentx.web.bodies import send_blob
 from tests.meter import Meter
 
 pytestmark = pytest.mark.integration
@@ -65,3 +73,24 @@ async def test_torrents_share_evenly_whatever_their_peers(peer, tracker, blob, m
     assert min(shares) > 0.8 * max(shares)
     agent.scheduler.configure(SwarmConfig())
     await done
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_comes_over_http_is_held_as_well(peer, tracker, blob, http, serve):
+    rate = 1_000_000
+    blob = blob(1_500_000, 64 * KIB)
+    herd, app, asked = await peer(origin=True), Klein(), []
+    await herd.keep(blob)
+
+    @app.route("/namespace/ns/blobs/<digest>")
+    async def pieces(request, digest):
+        asked.append(reactor.seconds())
+        await send_blob(request, herd.cache.open(Digest.parse(digest)))
+
+    address = f"127.0.0.1:{serve(app.resource()).port_number}"
+    hosts = HostPool(HostsConfig(static=(address,)), default_port=1, reactor=reactor, rng=Random(1))
+    agent = await peer(config=limited(ingress=8 * rate), fallback=HttpFallback(http, hosts, reactor))
+    tracker.metas[blob.digest] = blob.meta
+    await agent.scheduler.download("ns", blob.digest)
+    assert reactor.seconds() - asked[0] > (len(blob.data) - 64 * KIB) / rate / 1.035
+    assert agent.scheduler.counters.received_fallback_bytes == len(blob.data)

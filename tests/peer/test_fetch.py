@@ -9,6 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from krakentx.core.errors import NotFound, Unavailable
 from krakentx.peer.fetch import GRACE_S, StorageError, fetch_pieces, runs
+from krakentx.peer.rates import Gate
 from krakentx.peer.torrents import Torrent
 from krakentx.swarm.events import FetchProblem
 from tests.peer.swarm import make_blob
@@ -60,12 +61,17 @@ def source():
 
 
 @pytest.fixture
-def fetch(source, torrent, clock):
+def gate(clock):
+    return Gate(clock)
+
+
+@pytest.fixture
+def fetch(source, torrent, clock, gate):
     """Start fetching: the pieces that came, and the outcome once there is one."""
 
     def run(*pieces, stall_s=5.0):
         came, outcome = [], []
-        task = Deferred.fromCoroutine(fetch_pieces(source, torrent, pieces, stall_s, clock, came.append))
+        task = Deferred.fromCoroutine(fetch_pieces(source, torrent, pieces, stall_s, clock, gate, came.append))
         task.addBoth(outcome.append)
         return came, outcome, task
 
@@ -180,3 +186,32 @@ def test_a_torrent_that_was_put_away_is_not_written(fetch, source, torrent, blob
     source.done.callback(None)
     assert outcome == [FetchProblem.UNAVAILABLE]
     torrent.release()
+
+
+def test_a_source_waits_until_what_it_sent_is_paid_and_that_is_no_silence(fetch, source, gate, clock, blob):
+    gate.set_rate(100.0)
+    came, outcome, _ = fetch(0, 1, stall_s=5.0)
+    paid = source.receive(blob.data[: PIECE + 5])
+    assert came == [0], "it is here: others may have it at once"
+    for _ in range(99):
+        clock.advance(0.1)
+    assert (paid.called, outcome) == (False, [])
+    clock.advance(0.5)
+    assert paid.called
+    clock.advance(4.9 + GRACE_S)
+    assert outcome == [], "its time begins when it is free to send"
+    clock.advance(0.2)
+    assert outcome == [FetchProblem.UNAVAILABLE]
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_fetch_that_is_over_owes_nothing(fetch, source, gate, clock, blob):
+    gate.set_rate(100.0)
+    _, outcome, task = fetch(0)
+    paid = source.receive(blob.data[:500])
+    task.cancel()
+    assert outcome[0].check(CancelledError)
+    paid.addErrback(lambda failure: failure.trap(CancelledError))
+    paid.cancel()  # as the client does with what it waits for
+    clock.advance(0.1)
+    assert clock.getDelayedCalls() == []

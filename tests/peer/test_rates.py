@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from krakentx.peer.rates import MAX_SLICE_BYTES, MIN_SLICE_BYTES, Gate, Lane, TokenBucket
+from krakentx.peer.rates import MAX_SLICE_BYTES, MIN_SLICE_BYTES, Gate, Lane, TokenBucket, Toll
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -314,3 +314,31 @@ def test_a_torrent_that_is_gone_is_forgotten(clock):
     lane.join("other")
     del group
     assert gate.group("torrent").served == 0.0
+
+
+def test_what_pays_afterwards_shares_with_those_who_ask_before(clock):
+    gate = Gate(clock, MIB)
+    taker = Taker(gate, 64 * KIB, "wire")
+    toll, paid = Toll(gate, "http"), 0
+    for _ in range(2000):
+        if not toll.waiting:
+            paid += 64 * KIB
+            toll.pay(64 * KIB)
+        turn(clock, [taker], 0.002)
+    assert taker.total + paid == pytest.approx(4 * MIB, rel=0.05)
+    assert paid == pytest.approx(2 * MIB, rel=0.05)
+
+
+def test_without_a_limit_nobody_pays(clock):
+    assert Toll(Gate(clock), "x").pay(10**9) is None
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_limit_that_is_lifted_lets_those_go_who_owe(clock):
+    gate = Gate(clock, 1000.0)
+    toll = Toll(gate, "x")
+    paid = toll.pay(10**6)
+    gate.set_rate(None)
+    clock.advance(0.1)
+    assert paid.called
+    assert not toll.waiting
