@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from krakentx.core.metainfo import MetaInfo
+from krakentx.origin.config import BlobServerConfig
 from krakentx.sim import scenario
 from krakentx.sim.audit import audit
 from krakentx.sim.faults import Faults
@@ -96,6 +97,11 @@ def test_http_alone_takes_at_most_twice_a_direct_pull(http_down: bool) -> None:
         assert host.failed[meta.info_hash] == "torrent timed out"
     else:
         assert world.clock.now < 2 * meta.length / 100e6
+
+
+def test_the_origin_of_the_model_serves_http_as_a_real_one_does() -> None:
+    real, model = BlobServerConfig(), Network()
+    assert (model.fetches, model.fetch_wait_s) == (real.fetches, real.fetch_wait_s)
 
 
 @pytest.mark.parametrize(("served", "quick"), [(8, True), (10_000, False)])
