@@ -39,6 +39,7 @@ from krakentx.peer.metrics import SwarmCollector
 from krakentx.peer.quiet import Quiet
 from krakentx.peer.scheduler import Scheduler
 from krakentx.peer.tlsconfig import load_tls
+from krakentx.peer.tlsrenewal import TlsRenewal
 from krakentx.queue.store import TaskStore
 from krakentx.queue.worker import Worker
 from krakentx.storage.files import BlobStore
@@ -154,6 +155,9 @@ def build(
         origin=True,
         tls=config.tls.on,
     )
+    tls = load_tls(config.tls)
+    if tls is not None:
+        TlsRenewal(config.tls, tls, reactor=reactor, pool=pool).setServiceParent(service)
     scheduler = service.scheduler = Scheduler(
         reactor=reactor,
         engine=Engine(context=context, config=config.scheduler, rng=rng, dials=False, fallback=False),
@@ -166,7 +170,7 @@ def build(
         port=config.peer_port,
         interface=config.interface,
         absent=Healer(refresher, reactor),
-        tls=load_tls(config.tls),
+        tls=tls,
     )
     origin = service.origin = Origin(
         store=store,

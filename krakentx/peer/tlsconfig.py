@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Literal, cast
 
-from attrs import Factory, field, frozen
+from attrs import Factory, define, field, frozen
 from OpenSSL import crypto
 from twisted.logger import Logger
 
@@ -86,8 +86,15 @@ class TlsConfig:
         """The peer wire may be encrypted."""
         return self.peers != "off"
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that is read."""
+        sides = (self.server, self.client)
+        named = (*self.cas, *(file for side in sides for file in (side.cert, side.key, side.passphrase)))
+        return tuple(file.path for file in named if file.path is not None)
 
-@frozen
+
+@define(eq=False)
 class PeerTls:
     """How the connections of a process are encrypted.
 
@@ -108,6 +115,10 @@ class PeerTls:
         Where TLS is required it is tried with everybody: a tracker of the reference passes no announcement of it on.
         """
         return self.required or peer.tls
+
+    def renew(self, fresh: PeerTls) -> None:
+        """Use other certificates from the next handshake on."""
+        self.accept, self.dial, self.expires = fresh.accept, fresh.dial, fresh.expires
 
 
 def load_tls(config: TlsConfig) -> PeerTls | None:
@@ -139,7 +150,7 @@ def load_tls(config: TlsConfig) -> PeerTls | None:
         _log.error("{where}: peers will refuse it: {problem}", where=where, problem=str(refused))
     else:
         if expires - time.time() < _SOON_S:
-            _log.warn("tls: the certificate ends at {end}: renew it and restart", end=time.ctime(expires))
+            _log.warn("tls: the certificate ends at {end}: renew it", end=time.ctime(expires))
     return PeerTls(config.peers == "required", accept, dial, expires)
 
 
