@@ -1,7 +1,7 @@
 """Bandwidth limits: one gate per direction, shared by all connections of a Scheduler.
 
 Only piece bytes pay, as in the reference. Each connection has a `Lane` at the gate and asks for a grant before it moves
-bytes; when it gets none it stops, waits, and is called when it is its turn.
+bytes; when it gets none it stops, waits, and is called when it is its turn. Pieces over HTTP pay by a `Toll`.
 
 How exact. Nothing passes that was not granted before, whatever the sizes of pieces, and the bucket holds at most what
 flows in within `BURST_S`. So no second carries more than 1 + `BURST_S` times the rate, also after idling; and a busy
@@ -275,9 +275,9 @@ class Gate:
 
 
 class Toll:
-    """Pays at a gate for bytes that have come already; their source waits meanwhile.
+    """Pays at a gate for bytes that pass over HTTP: who moves them waits until they are paid.
 
-    For HTTP, which is read in runs of up to 64 KiB: each source may be ahead by one of them.
+    What leaves is paid first. What comes is read in runs of up to 64 KiB and paid then: a source may be ahead by one.
 
     Args:
         torrent: whose turn it takes.
