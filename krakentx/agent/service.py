@@ -28,8 +28,7 @@ from krakentx.core.peer import PeerContext
 from krakentx.peer.address import announced_ip, make_peer_id
 from krakentx.peer.metrics import SwarmCollector
 from krakentx.peer.scheduler import Scheduler
-from krakentx.peer.tlsconfig import load_tls
-from krakentx.peer.tlsrenewal import TlsRenewal
+from krakentx.peer.tlsrenewal import renewed_tls
 from krakentx.registry.api import registry_app
 from krakentx.storage.files import BlobStore
 from krakentx.storage.pieces import PartialStore
@@ -101,7 +100,6 @@ def build(
     partials = PartialStore(
         config.store.download_dir or config.data_dir / "download", cache, reactor=reactor, pool=pool
     )
-    tls = load_tls(config.tls)
     scheduler = service.scheduler = Scheduler(
         reactor=reactor,
         engine=Engine(context=context, config=config.scheduler, rng=rng, fallback=bool(fallback.pool)),
@@ -114,10 +112,8 @@ def build(
         port=config.peer_port,
         interface=config.interface,
         stall_s=config.stall_timeout_s,
-        tls=tls,
+        tls=renewed_tls(config.tls, service, reactor=reactor, pool=pool),
     )
-    if tls is not None:
-        TlsRenewal(config.tls, tls, reactor=reactor, pool=pool).setServiceParent(service)
     for swept, cleanup in ((cache, config.store.cache_cleanup), (partials, config.store.download_cleanup)):
         BlobSweeper(swept, cleanup, reactor=reactor, pool=pool).setServiceParent(service)
     scheduler.setServiceParent(service)

@@ -38,8 +38,7 @@ from krakentx.peer.links import LINES_A_MINUTE
 from krakentx.peer.metrics import SwarmCollector
 from krakentx.peer.quiet import Quiet
 from krakentx.peer.scheduler import Scheduler
-from krakentx.peer.tlsconfig import load_tls
-from krakentx.peer.tlsrenewal import TlsRenewal
+from krakentx.peer.tlsrenewal import renewed_tls
 from krakentx.queue.store import TaskStore
 from krakentx.queue.worker import Worker
 from krakentx.storage.files import BlobStore
@@ -155,9 +154,6 @@ def build(
         origin=True,
         tls=config.tls.on,
     )
-    tls = load_tls(config.tls)
-    if tls is not None:
-        TlsRenewal(config.tls, tls, reactor=reactor, pool=pool).setServiceParent(service)
     scheduler = service.scheduler = Scheduler(
         reactor=reactor,
         engine=Engine(context=context, config=config.scheduler, rng=rng, dials=False, fallback=False),
@@ -170,7 +166,7 @@ def build(
         port=config.peer_port,
         interface=config.interface,
         absent=Healer(refresher, reactor),
-        tls=tls,
+        tls=renewed_tls(config.tls, service, reactor=reactor, pool=pool),
     )
     origin = service.origin = Origin(
         store=store,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.internet import TimerService
+from twisted.application.service import IServiceCollection
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
@@ -20,6 +21,16 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 """Of each file its inode, size and time of change; None for one that is not there."""
 
 
+def renewed_tls(config: TlsConfig, parent: IServiceCollection, *, reactor: Any, pool: ThreadPool) -> PeerTls | None:
+    """`load_tls`, and again whenever its files change while `parent` runs."""
+    seen = stamp_of(config.files)
+    tls = load_tls(config)
+    if tls is not None:
+        renewal = TlsRenewal(config, tls, seen, reactor=reactor, pool=pool)
+        renewal.setServiceParent(parent)  # type: ignore[no-untyped-call]
+    return tls
+
+
 class TlsRenewal(TimerService):
     """Looks whether the files are others now, and has the next handshakes use those; connections that are up live on.
 
@@ -28,12 +39,13 @@ class TlsRenewal(TimerService):
 
     Args:
         tls: what was made of the files at the start.
+        seen: how they were before that.
     """
 
     log = Logger()
 
     def __init__(
-        self, config: TlsConfig, tls: PeerTls, *, reactor: Any, pool: ThreadPool, every_s: float = LOOK_S
+        self, config: TlsConfig, tls: PeerTls, seen: Stamp, *, reactor: Any, pool: ThreadPool, every_s: float = LOOK_S
     ) -> None:
         super().__init__(every_s, self._look)  # type: ignore[no-untyped-call]
         self.setName("certificates")  # type: ignore[no-untyped-call]
@@ -41,10 +53,10 @@ class TlsRenewal(TimerService):
         self._config = config
         self._tls = tls
         self._threads = Threads(reactor, pool)
-        self._seen = _stamp(config.files)
+        self._seen = seen
 
     async def _look(self) -> None:
-        stamp = await self._threads.run(_stamp, self._config.files)
+        stamp = await self._threads.run(stamp_of, self._config.files)
         if stamp == self._seen:
             return
         self._seen = stamp
@@ -58,7 +70,8 @@ class TlsRenewal(TimerService):
         self.log.info("tls: new certificates are in use; the first ends at {end}", end=time.ctime(fresh.expires))
 
 
-def _stamp(files: tuple[Path, ...]) -> Stamp:
+def stamp_of(files: tuple[Path, ...]) -> Stamp:
+    """How the files are now."""
     return tuple(map(_of, files))
 
 

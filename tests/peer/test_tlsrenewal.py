@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from twisted.logger import LogLevel
 
 from krakentx.peer.tlsconfig import TlsConfig, load_tls
-from krakentx.peer.tlsrenewal import TlsRenewal
+from krakentx.peer.tlsrenewal import TlsRenewal, stamp_of
 from tests.peer.authority import DAY, Authority
 from tests.peer.swarm import until
 
@@ -44,7 +44,7 @@ def put(used, ca):
 @pytest.fixture
 def renewal(pool):
     """Looks often, once it is started."""
-    return lambda config, tls: TlsRenewal(config, tls, reactor=reactor, pool=pool, every_s=0.02)
+    return lambda config, tls: TlsRenewal(config, tls, stamp_of(config.files), reactor=reactor, pool=pool, every_s=0.02)
 
 
 @pytest_twisted.ensureDeferred
