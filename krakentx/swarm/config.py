@@ -130,6 +130,8 @@ class UploadConfig:
     """Pieces that leave at once; more while the line has room for them."""
     max_slots: int = 20
     """Pieces that leave at once at the very most, those that stand still included."""
+    max_quick_slots: int = 32
+    """The same while pieces take less than a second, as long as nobody is given a blob that is all here."""
     max_queued: int = 64
     """Requests that one connection may have waiting here; more are refused."""
 

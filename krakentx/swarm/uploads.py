@@ -16,7 +16,7 @@ from random import Random
 
 from attrs import define
 
-from krakentx.swarm.config import SwarmConfig, UploadConfig
+from krakentx.swarm.config import SwarmConfig
 from krakentx.swarm.events import ConnID
 
 _ROOM = 0.95  # of what the line can carry: with less on it there is room for one more
@@ -28,6 +28,7 @@ _SCAN = 64  # connections that are looked at for what was never given
 _PASSING = 8  # others who may pass the first in the line for that
 _NEXT = 8  # who may pass the first in the line since they are behind
 _PASSING_BEHIND = 2  # of them one after the other
+_QUICK_S = 1.0  # pieces that take no longer are quick
 _FADE_S = 10.0  # in which a best that was not reached again falls to a third
 
 
@@ -55,13 +56,15 @@ class Pace:
         """Nothing waits: what leaves meanwhile says nothing of the line."""
         self._last = None
 
-    def look(self, sent: int, active: int, now: float, every_s: float, config: UploadConfig) -> None:
+    def look(self, sent: int, active: int, now: float, every_s: float, least: int, most: int) -> None:
         """See what has left.
 
         Args:
             sent: bytes of pieces that left since the process began.
             active: pieces that are leaving.
             every_s: how long a look should take; nothing is concluded from a much shorter one.
+            least: pieces that may always leave at once.
+            most: pieces that may never.
         """
         if self._last is None:
             self._last = self._mark = now, sent
@@ -80,7 +83,7 @@ class Pace:
             self._windows += 1
             change = -1 if self._windows % _PROBE else 1
         self._remember(sent, now, _WINDOW * every_s)
-        self.allowed = min(max(config.slots, active + change), config.max_slots)
+        self.allowed = min(max(least, active + change), most)
 
     def _remember(self, sent: int, now: float, least_s: float) -> None:
         since, before = self._mark
@@ -136,8 +139,18 @@ class Uploads:
     def look(self, sent: int, now: float) -> None:
         """Time has passed, and so many bytes of pieces have left since the process began."""
         if self._turn:
-            self.pace.look(sent, len(self._leaving), now, self._every_s, self.config)
+            self.pace.look(sent, len(self._leaving), now, self._every_s, self.config.slots, self._most())
             self.look_at = -inf
+
+    def _most(self) -> int:
+        """How many may leave at once at the very most.
+
+        Where all lines are full, a giver finds room only with receivers who have some left: the more it gives at once,
+        the more of those are among them. What a seed adds there is one more copy of what others give already, and on
+        thin lines every piece would be there, and be passed on, only when all are.
+        """
+        quick = 0 < self._mean_s < _QUICK_S
+        return self.config.max_quick_slots if quick and not self._given else self.config.max_slots
 
     def busy(self, conn: ConnID) -> bool:
         """Something waits or leaves for this connection."""
