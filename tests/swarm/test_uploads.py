@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
+
 from krakentx.swarm.config import SwarmConfig, UploadConfig
 from krakentx.swarm.events import ConnID
 from krakentx.swarm.uploads import Uploads
@@ -176,6 +178,24 @@ def test_pieces_that_stand_still_keep_nobody_waiting_and_are_bounded() -> None:
         uploads.look(0, look * 0.01)
         uploads.start(look * 0.01)
     assert uploads.active == 3
+
+
+@pytest.mark.parametrize(
+    ("first_took_s", "seed", "most"), [(0.1, False, 5), (2.0, False, 3), (0.1, True, 3)], ids=["quick", "slow", "seed"]
+)
+def test_more_leave_at_once_where_pieces_are_quick_and_nobody_is_seeded(
+    first_took_s: float, seed: bool, most: int
+) -> None:
+    uploads, given = queue(slots=1, max_slots=3, max_quick_slots=5), set[int]()
+    for number in range(10):
+        uploads.add(ConnID(number), number, given if seed else None)
+    [(conn, piece)] = uploads.start(0.0)
+    uploads.sent(conn, piece, first_took_s)
+    for look in range(1000):
+        now = first_took_s + look * 0.01
+        uploads.start(now)
+        uploads.look(0, now)
+    assert uploads.active == most
 
 
 def simulate(per_receiver: float, line: float, seconds: float) -> tuple[float, float]:
